@@ -1,0 +1,205 @@
+//! The Lambda host: a pipeline under the Lambda runtime.
+
+use std::{error::Error, fmt, future::Future, sync::Arc};
+
+use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse};
+use lambda_runtime::{Diagnostic, LambdaEvent, run_concurrent, service_fn};
+use microbatch::{
+    Commit, Options, Pipeline, PipelineBuilder, Processor,
+    pipeline::{Host, RunError},
+};
+use serde_json::value::RawValue;
+
+use crate::{
+    clock::{SystemClock, SystemRandom},
+    dynamodb::DynamoDbStore,
+    logging::{self, LogRecorder},
+    sdk,
+    settings::{self, Settings},
+};
+
+/// Memory that buys one vCPU, by Lambda's documentation.
+const MB_PER_VCPU: u64 = 1_769;
+
+/// The function could not start. What was wrong is in the log and was told to Lambda.
+pub struct InitFailed(());
+
+impl fmt::Debug for InitFailed {
+    // `main` prints this after the log line that says what was wrong.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the function could not start; the log says why")
+    }
+}
+
+impl fmt::Display for InitFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+impl Error for InitFailed {}
+
+/// Any error.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// Runs a pipeline as a Lambda function, until Lambda ends the process.
+///
+/// Store, clock and settings come from the environment: [`settings::variables`] lists what is read. What is wrong there,
+/// in the builder or with the table is logged and reported to Lambda, all of it at once, before any event is taken.
+///
+/// # Errors
+/// When the function cannot start, or the Runtime API is lost.
+pub async fn run<P: Processor>(builder: PipelineBuilder<P>) -> Result<(), BoxError>
+where
+    DynamoDbStore: Commit<P::Write>,
+{
+    run_with(async { Ok(builder) }).await
+}
+
+/// [`run`] for a pipeline whose making can fail: an error of `make` is reported as a failed init too.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_with<P: Processor>(
+    make: impl Future<Output = Result<PipelineBuilder<P>, BoxError>>,
+) -> Result<(), BoxError>
+where
+    DynamoDbStore: Commit<P::Write>,
+{
+    logging::init();
+    match start(make).await {
+        Ok(pipeline) => serve(pipeline).await,
+        Err(error) => {
+            let message = error.to_string();
+            tracing::error!(target: "microbatch::init", message);
+            report_init_error(message).await;
+            Err(InitFailed(()).into())
+        }
+    }
+}
+
+async fn start<P: Processor>(
+    make: impl Future<Output = Result<PipelineBuilder<P>, BoxError>>,
+) -> Result<Pipeline<P, DynamoDbStore>, BoxError>
+where
+    DynamoDbStore: Commit<P::Write>,
+{
+    if std::env::var_os("AWS_LAMBDA_RUNTIME_API").is_none() {
+        let hint = "AWS_LAMBDA_RUNTIME_API is not set: this program is a Lambda function, which Lambda starts; \
+                    on your machine run it by cargo local or cargo lambda watch";
+        return Err(hint.into());
+    }
+    let (builder, settings) = configure(make.await)?;
+    let client = sdk::store_client(&sdk::sdk_config().await, settings.store_timeout_ms);
+    let store = DynamoDbStore::new(client, settings.table);
+    store.warm_up().await?;
+    let host = Host {
+        store,
+        clock: Arc::new(SystemClock),
+        random: Arc::new(SystemRandom),
+        recorder: Arc::new(LogRecorder { item_log: settings.item_log }),
+    };
+    Ok(builder.build(host)?)
+}
+
+/// Applies the environment to the builder. What the user's code, the environment and the builder have against it comes
+/// out in one error.
+fn configure<P: Processor>(
+    made: Result<PipelineBuilder<P>, BoxError>,
+) -> Result<(PipelineBuilder<P>, Settings), BoxError> {
+    let mut settings = None;
+    let mut problems = Vec::new();
+    let builder = match made {
+        Ok(builder) => Some(builder.options(|options| {
+            options.shards.get_or_insert(vcpus());
+            settings = Some(settings::from_env(options));
+        })),
+        Err(error) => {
+            problems.push(error.to_string());
+            settings = Some(settings::from_env(&mut Options::default()));
+            None
+        }
+    };
+    match (builder, settings) {
+        (Some(builder), Some(Ok(settings))) => {
+            builder.validate()?;
+            return Ok((builder, settings));
+        }
+        // Wrong options are among the settings' problems already.
+        (Some(builder), Some(Err(error))) => {
+            problems.push(error.to_string());
+            let known = error.problems.iter().map(|problem| problem.what.clone()).collect::<Vec<_>>();
+            if let Err(error) = builder.validate() {
+                let others = error.problems.into_iter().filter(|problem| !known.contains(&problem.what));
+                problems.extend(others.map(|problem| format!("{}: {}", problem.setting, problem.what)));
+            }
+        }
+        (None, Some(Err(error))) => problems.push(error.to_string()),
+        _ => {}
+    }
+    Err(problems.join("; ").into())
+}
+
+/// As many shards as the function's memory buys vCPUs.
+fn vcpus() -> u64 {
+    let memory_mb = std::env::var("AWS_LAMBDA_FUNCTION_MEMORY_SIZE").ok().and_then(|size| size.parse::<u64>().ok());
+    memory_mb.map_or(1, |memory_mb| memory_mb / MB_PER_VCPU).clamp(1, 64)
+}
+
+async fn serve<P: Processor>(pipeline: Pipeline<P, DynamoDbStore>) -> Result<(), BoxError>
+where
+    DynamoDbStore: Commit<P::Write>,
+{
+    run_concurrent(service_fn(move |event: LambdaEvent<Box<RawValue>>| {
+        let pipeline = pipeline.clone();
+        async move {
+            let LambdaEvent { payload, context, .. } = event;
+            let deadline_ms = Some(context.deadline);
+            match pipeline.run(payload.get(), &context.request_id, deadline_ms).await {
+                Ok(response) => Ok(lambda_response(response.into_failed_ids())),
+                Err(error) => {
+                    tracing::error!(target: "microbatch::batch", batch_id = context.request_id, %error, "batch failed");
+                    Err(diagnostic(&error))
+                }
+            }
+        }
+    }))
+    .await
+}
+
+fn lambda_response(failed_ids: Vec<String>) -> SqsBatchResponse {
+    let mut response = SqsBatchResponse::default();
+    response.batch_item_failures = failed_ids
+        .into_iter()
+        .map(|id| {
+            let mut failure = BatchItemFailure::default();
+            failure.item_identifier = id;
+            failure
+        })
+        .collect();
+    response
+}
+
+fn diagnostic(error: &RunError) -> Diagnostic {
+    Diagnostic { error_type: error.name().to_owned(), error_message: error.to_string() }
+}
+
+/// Tells Lambda why the function did not start; the console then shows it. That it could not be told changes nothing.
+async fn report_init_error(message: String) {
+    let Ok(host) = std::env::var("AWS_LAMBDA_RUNTIME_API") else { return };
+    let diagnostic = Diagnostic { error_type: "InitFailed".to_owned(), error_message: message };
+    let Ok(body) = serde_json::to_vec(&diagnostic) else { return };
+    let request = http::Request::post("/2018-06-01/runtime/init/error")
+        .header("lambda-runtime-function-error-type", "InitFailed")
+        .body(lambda_runtime_api_client::body::Body::from(body));
+    let client =
+        lambda_runtime_api_client::PooledClient::builder().with_endpoint(match format!("http://{host}").parse() {
+            Ok(endpoint) => endpoint,
+            Err(_) => return,
+        });
+    let (Ok(request), client) = (request, client.build()) else { return };
+    let told = tokio::time::timeout(std::time::Duration::from_secs(1), client.call(request)).await;
+    if !matches!(told, Ok(Ok(_))) {
+        tracing::warn!(target: "microbatch::init", "Lambda could not be told of the failed init");
+    }
+}

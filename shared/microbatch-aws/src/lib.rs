@@ -1,0 +1,10 @@
+//! microbatch on AWS: the DynamoDB store, the Lambda host and its settings.
+
+pub mod clock;
+pub mod dynamodb;
+pub mod lambda;
+pub mod logging;
+pub mod sdk;
+pub mod settings;
+
+pub use self::dynamodb::DynamoDbStore;

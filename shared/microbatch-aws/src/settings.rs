@@ -1,0 +1,345 @@
+//! Settings from the environment: every `MICROBATCH_*` variable, what it means, and what is wrong with it.
+
+use std::fmt;
+
+use microbatch::{Options, config::Problem, transition::OnLapsedLease};
+
+/// A variable and what it means. The README's table is made of these.
+#[derive(Debug, Clone, Copy)]
+pub struct Variable {
+    /// The variable's name.
+    pub name: &'static str,
+    /// What it sets, with range and default.
+    pub meaning: &'static str,
+}
+
+const TABLE: &str = "MICROBATCH_TABLE";
+const NAMESPACE: &str = "MICROBATCH_NAMESPACE";
+const ON_LAPSED_LEASE: &str = "MICROBATCH_ON_LAPSED_LEASE";
+const STORE_TIMEOUT_MS: &str = "MICROBATCH_STORE_TIMEOUT_MS";
+const ITEM_LOG: &str = "MICROBATCH_ITEM_LOG";
+
+/// Whole numbers: the variable, and the field of [`Options`] that it sets.
+type Number = (Variable, fn(&mut Options) -> &mut u64);
+
+const NUMBERS: &[Number] = &[
+    (
+        Variable {
+            name: "MICROBATCH_CONCURRENCY",
+            meaning: "Most items at once in the process. 1 to 10,000; default 64.",
+        },
+        |options| &mut options.concurrency,
+    ),
+    (
+        Variable {
+            name: "MICROBATCH_SHARDS",
+            meaning: "Tasks that items are spread over, for several vCPUs. 1 to 64; default: one for each 1,769 MB of memory.",
+        },
+        |options| options.shards.get_or_insert(1),
+    ),
+    (
+        Variable {
+            name: "MICROBATCH_ITEM_TIMEOUT_MS",
+            meaning: "Longest time for one item. 1 to 900,000; default 10,000.",
+        },
+        |options| &mut options.item_timeout_ms,
+    ),
+    (
+        Variable {
+            name: "MICROBATCH_TIMEOUT_MS",
+            meaning: "Time for an invocation whose deadline is not announced. 1 to 900,000; default 30,000.",
+        },
+        |options| &mut options.timeout_ms,
+    ),
+    (
+        Variable {
+            name: "MICROBATCH_DEADLINE_MARGIN_MS",
+            meaning: "How long before the deadline the response has left. 0 to 900,000; default 500.",
+        },
+        |options| &mut options.deadline_margin_ms,
+    ),
+    (
+        Variable {
+            name: "MICROBATCH_SETTLE_MS",
+            meaning: "Time before the response to complete and release claims, when nothing runs. 1 to 900,000; default 500.",
+        },
+        |options| &mut options.settle_ms,
+    ),
+    (
+        Variable {
+            name: "MICROBATCH_EFFECT_TIMEOUT_MS",
+            meaning: "After this time a request that the processor sent can have no more effect: the time-out of its own \
+                      clients. 0 to 900,000; default 5,000.",
+        },
+        |options| &mut options.effect_timeout_ms,
+    ),
+    (
+        Variable {
+            name: "MICROBATCH_CLOCK_SKEW_MS",
+            meaning: "How far clocks may disagree. 0 to 60,000; default 1,000.",
+        },
+        |options| &mut options.clock_skew_ms,
+    ),
+    (
+        Variable {
+            name: "MICROBATCH_KILL_GRACE_MS",
+            meaning: "How long a killed invocation may still run. 0 to 60,000; default 1,000.",
+        },
+        |options| &mut options.kill_grace_ms,
+    ),
+    (
+        Variable {
+            name: "MICROBATCH_RETENTION_S",
+            meaning: "How long a record is kept: at least twice the source queue's retention plus the dead-letter queue's. \
+                      60 to 31,536,000; default 1,900,800 (22 days).",
+        },
+        |options| &mut options.retention_s,
+    ),
+    (
+        Variable {
+            name: "MICROBATCH_BODY_BYTES_MAX",
+            meaning: "Largest body that is decoded. 1 to 1,048,576, which is the default.",
+        },
+        |options| &mut options.body_bytes_max,
+    ),
+    (
+        Variable {
+            name: "MICROBATCH_RESULT_BYTES_MAX",
+            meaning: "Largest result that is stored, as JSON; a larger one is replayed as \"not kept\". 0 to 262,144; default 1,024.",
+        },
+        |options| &mut options.result_bytes_max,
+    ),
+];
+
+const OTHERS: &[Variable] = &[
+    Variable { name: TABLE, meaning: "The idempotency table's name. Required." },
+    Variable {
+        name: NAMESPACE,
+        meaning: "What precedes # in every key; functions that share a table need different ones. Default: the function's name.",
+    },
+    Variable {
+        name: ON_LAPSED_LEASE,
+        meaning: "What becomes of work whose holder vanished: retry or park. Default retry.",
+    },
+    Variable {
+        name: STORE_TIMEOUT_MS,
+        meaning: "Longest time for one request to the idempotency table. 10 to 60,000; default 1,000.",
+    },
+    Variable { name: ITEM_LOG, meaning: "Which items get a log line: failures, all or none. Default failures." },
+];
+
+/// Every variable that is read.
+pub fn variables() -> impl Iterator<Item = Variable> {
+    OTHERS.iter().copied().chain(NUMBERS.iter().map(|(variable, _)| *variable))
+}
+
+/// Which items get a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ItemLog {
+    /// Those that were not acknowledged.
+    Failures,
+    /// All.
+    All,
+    /// None.
+    None,
+}
+
+/// What the environment says beside [`Options`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The idempotency table's name.
+    pub table: String,
+    /// Longest time for one request to it, in milliseconds.
+    pub store_timeout_ms: u64,
+    /// Which items get a log line.
+    pub item_log: ItemLog,
+}
+
+/// Everything that is wrong with the environment, at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettingsError {
+    /// The problems, at least one.
+    pub problems: Vec<Problem>,
+}
+
+impl fmt::Display for SettingsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the environment is not right")?;
+        for (index, problem) in self.problems.iter().enumerate() {
+            write!(f, "{} {}: {}", if index == 0 { ":" } else { ";" }, problem.setting, problem.what)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for SettingsError {}
+
+/// Reads the process's environment: changes `options` by what it says there, and returns the rest.
+///
+/// # Errors
+/// Every missing, wrong or unknown variable at once; `options` is then partly changed.
+pub fn from_env(options: &mut Options) -> Result<Settings, SettingsError> {
+    let microbatch = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        let name = name.into_string().ok()?;
+        (name.starts_with("MICROBATCH_") || name == "AWS_LAMBDA_FUNCTION_NAME")
+            .then(|| (name, value.to_string_lossy().into_owned()))
+    };
+    from_variables(options, std::env::vars_os().filter_map(microbatch))
+}
+
+/// [`from_env`] on given variables.
+///
+/// # Errors
+/// As [`from_env`].
+pub fn from_variables(
+    options: &mut Options,
+    variables: impl IntoIterator<Item = (String, String)>,
+) -> Result<Settings, SettingsError> {
+    let mut reader = Reader { variables: variables.into_iter().collect(), problems: Vec::new() };
+    options.namespace = reader
+        .text(NAMESPACE)
+        .or_else(|| (!options.namespace.is_empty()).then(|| options.namespace.clone()))
+        .or_else(|| reader.text("AWS_LAMBDA_FUNCTION_NAME"))
+        .unwrap_or_default();
+    for (variable, field) in NUMBERS {
+        if let Some(number) = reader.number(variable.name, 0..=u64::MAX) {
+            *field(options) = number;
+        }
+    }
+    if let Some(policy) =
+        reader.choice(ON_LAPSED_LEASE, &[("retry", OnLapsedLease::Retry), ("park", OnLapsedLease::Park)])
+    {
+        options.on_lapsed_lease = policy;
+    }
+    let log = [("failures", ItemLog::Failures), ("all", ItemLog::All), ("none", ItemLog::None)];
+    let settings = Settings {
+        table: reader.required_text(TABLE, "the idempotency table's name"),
+        store_timeout_ms: reader.number(STORE_TIMEOUT_MS, 10..=60_000).unwrap_or(1_000),
+        item_log: reader.choice(ITEM_LOG, &log).unwrap_or(ItemLog::Failures),
+    };
+    reader.refuse_wrong_options(options);
+    reader.refuse_unknown();
+    if reader.problems.is_empty() { Ok(settings) } else { Err(SettingsError { problems: reader.problems }) }
+}
+
+struct Reader {
+    variables: Vec<(String, String)>,
+    problems: Vec<Problem>,
+}
+
+impl Reader {
+    fn text(&self, name: &str) -> Option<String> {
+        let (_, value) = self.variables.iter().find(|(known, _)| known == name)?;
+        let value = value.trim();
+        (!value.is_empty()).then(|| value.to_owned())
+    }
+
+    fn required_text(&mut self, name: &'static str, meaning: &str) -> String {
+        self.text(name).unwrap_or_else(|| {
+            self.problem(name, format!("not set; set it to {meaning}"));
+            String::new()
+        })
+    }
+
+    fn number(&mut self, name: &'static str, range: std::ops::RangeInclusive<u64>) -> Option<u64> {
+        let text = self.text(name)?;
+        match text.parse() {
+            Ok(number) if range.contains(&number) => return Some(number),
+            Ok(number) => {
+                self.problem(name, format!("expected {} to {}, found {number}", range.start(), range.end()));
+            }
+            Err(_) => self.problem(name, format!("expected a whole number, found {text:?}")),
+        }
+        None
+    }
+
+    fn choice<T: Copy>(&mut self, name: &'static str, choices: &[(&str, T)]) -> Option<T> {
+        let text = self.text(name)?;
+        let found = choices.iter().find(|(choice, _)| text.eq_ignore_ascii_case(choice));
+        if found.is_none() {
+            let choices: Vec<_> = choices.iter().map(|(choice, _)| *choice).collect();
+            self.problem(name, format!("expected one of {}, found {text:?}", choices.join(", ")));
+        }
+        found.map(|(_, value)| *value)
+    }
+
+    /// Ranges are [`Options`]' own; here their problems get the variables' names.
+    fn refuse_wrong_options(&mut self, options: &Options) {
+        let Err(error) = options.validate() else { return };
+        for problem in error.problems {
+            let variable = format!("MICROBATCH_{}", problem.setting.to_ascii_uppercase());
+            let name = variables().map(|known| known.name).find(|known| *known == variable).unwrap_or(problem.setting);
+            self.problem(name, problem.what);
+        }
+    }
+
+    fn refuse_unknown(&mut self) {
+        let unknown: Vec<String> = self
+            .variables
+            .iter()
+            .map(|(name, _)| name.clone())
+            .filter(|name| name.starts_with("MICROBATCH_") && variables().all(|known| known.name != name))
+            .collect();
+        for name in unknown {
+            self.problem("unknown variable", format!("{name}; the settings are listed in the README"));
+        }
+    }
+
+    fn problem(&mut self, setting: &'static str, what: String) {
+        self.problems.push(Problem { setting, what });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(variables: &[(&str, &str)]) -> (Options, Result<Settings, SettingsError>) {
+        let mut options = Options::default();
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let settings = from_variables(&mut options, variables);
+        (options, settings)
+    }
+
+    #[test]
+    fn the_environment_changes_options() {
+        let (options, settings) = read(&[
+            ("MICROBATCH_TABLE", "idempotency"),
+            ("AWS_LAMBDA_FUNCTION_NAME", "orders"),
+            ("MICROBATCH_CONCURRENCY", " 8 "),
+            ("MICROBATCH_ON_LAPSED_LEASE", "Park"),
+        ]);
+        assert_eq!(settings.expect("valid").table, "idempotency");
+        assert_eq!((options.namespace.as_str(), options.concurrency), ("orders", 8));
+        assert_eq!(options.on_lapsed_lease, OnLapsedLease::Park);
+    }
+
+    #[test]
+    fn everything_wrong_is_said_at_once_with_what_to_set() {
+        let (_, settings) = read(&[
+            ("MICROBATCH_CONCURRENCY", "0"),
+            ("MICROBATCH_ITEM_TIMEOUT_MS", "10s"),
+            ("MICROBATCH_ITEM_LOG", "some"),
+            ("MICROBATCH_CONCURENCY", "8"),
+        ]);
+        assert_eq!(
+            settings.expect_err("five are wrong").to_string(),
+            "the environment is not right: MICROBATCH_ITEM_TIMEOUT_MS: expected a whole number, found \"10s\"; \
+             MICROBATCH_TABLE: not set; set it to the idempotency table's name; \
+             MICROBATCH_ITEM_LOG: expected one of failures, all, none, found \"some\"; \
+             MICROBATCH_CONCURRENCY: expected 1 to 10000, found 0; \
+             unknown variable: MICROBATCH_CONCURENCY; the settings are listed in the README"
+        );
+    }
+
+    #[test]
+    fn every_option_has_its_variable() {
+        // A problem of any option must be told by the variable's name.
+        let wrong = Options { namespace: "#".into(), ..Options::default() };
+        for problem in wrong.validate().expect_err("wrong").problems {
+            let variable = format!("MICROBATCH_{}", problem.setting.to_ascii_uppercase());
+            assert!(variables().any(|known| known.name == variable), "{variable}");
+        }
+        assert_eq!(variables().count(), NUMBERS.len() + OTHERS.len());
+    }
+}

@@ -1,0 +1,163 @@
+//! A `DynamoDB` inside this process: dynoxide, in memory or in a folder.
+
+use std::fmt;
+use std::fs::{File, TryLockError};
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use dynoxide::Database;
+use dynoxide::server::serve_with_shutdown;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// The database's file in a state folder.
+const DATABASE_FILE: &str = "dynamodb.sqlite";
+/// The lock in a state folder. The system drops it with its process, however that ends.
+const LOCK_FILE: &str = "lock";
+
+/// How long [`EmbeddedDynamoDb::stop`] waits for requests that are still running.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+
+/// Why there is no `DynamoDB`.
+#[derive(Debug)]
+pub enum DynamoDbError {
+    /// The state folder, or a file in it, cannot be used.
+    State {
+        /// The path.
+        path: PathBuf,
+        /// The system's reason.
+        error: io::Error,
+    },
+    /// Another process uses the state folder.
+    Locked {
+        /// The folder.
+        folder: PathBuf,
+        /// The other process's id, if it could be read.
+        holder: Option<u32>,
+    },
+    /// The database does not open.
+    Open {
+        /// Where it is; `None` in memory.
+        path: Option<PathBuf>,
+        /// The database's reason.
+        reason: String,
+    },
+    /// No port on the loopback.
+    Listen(io::Error),
+}
+
+impl fmt::Display for DynamoDbError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::State { path, error } => {
+                write!(
+                    f,
+                    "{} cannot be used to keep the tables: {error}; expected a folder that can be written to",
+                    path.display()
+                )
+            }
+            Self::Locked { folder, holder } => {
+                write!(f, "the tables in {} are in use by another run", folder.display())?;
+                if let Some(holder) = holder {
+                    write!(f, " (process {holder})")?;
+                }
+                f.write_str("; wait for its end, or name another folder")
+            }
+            Self::Open { path: Some(path), reason } => write!(
+                f,
+                "{} does not open as a DynamoDB of an earlier run: {reason}; remove the file to start anew",
+                path.display()
+            ),
+            Self::Open { path: None, reason } => {
+                write!(f, "the DynamoDB in memory does not open: {reason}")
+            }
+            Self::Listen(error) => write!(f, "the DynamoDB cannot listen on 127.0.0.1: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for DynamoDbError {}
+
+/// A `DynamoDB` that listens on a free port of 127.0.0.1 until it is stopped or dropped.
+#[derive(Debug)]
+pub struct EmbeddedDynamoDb {
+    address: SocketAddr,
+    shutdown: Option<oneshot::Sender<()>>,
+    server: JoinHandle<Result<(), String>>,
+    lock: Option<File>,
+}
+
+impl EmbeddedDynamoDb {
+    /// Starts one in memory, or with its tables kept in the folder `state`, which is made if it does not exist.
+    pub async fn start(state: Option<&Path>) -> Result<Self, DynamoDbError> {
+        let (database, lock) = match state {
+            None => (
+                Database::memory().map_err(|error| DynamoDbError::Open { path: None, reason: error.to_string() })?,
+                None,
+            ),
+            Some(folder) => {
+                let lock = lock_folder(folder)?;
+                (open(&folder.join(DATABASE_FILE))?, Some(lock))
+            }
+        };
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(DynamoDbError::Listen)?;
+        let address = listener.local_addr().map_err(DynamoDbError::Listen)?;
+        let (shutdown, stopped) = oneshot::channel();
+        let server = tokio::spawn(serve_with_shutdown(listener, database, async {
+            // Sent or dropped: both end the server.
+            let _ = stopped.await;
+        }));
+        Ok(Self { address, shutdown: Some(shutdown), server, lock })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The value of `AWS_ENDPOINT_URL_DYNAMODB`.
+    pub fn endpoint_url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Stops it and frees the state folder. Requests that still run get two seconds.
+    pub async fn stop(mut self) {
+        drop(self.shutdown.take());
+        // What is committed is on disk already; a request cut off is one that nobody waits for.
+        let _ = timeout(STOP_GRACE, &mut self.server).await;
+        drop(self.lock.take());
+    }
+}
+
+fn open(path: &Path) -> Result<Database, DynamoDbError> {
+    let failed = |reason: String| DynamoDbError::Open { path: Some(path.to_owned()), reason };
+    let text = path.to_str().ok_or_else(|| failed("its path is no UTF-8".to_owned()))?;
+    Database::new(text).map_err(|error| failed(error.to_string()))
+}
+
+fn lock_folder(folder: &Path) -> Result<File, DynamoDbError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |error| DynamoDbError::State { path, error }
+    };
+    std::fs::create_dir_all(folder).map_err(failed(folder))?;
+    let path = folder.join(LOCK_FILE);
+    let mut file =
+        File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed(&path))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            // Only for the message: a holder that cannot be read is left out.
+            let _ = file.read_to_string(&mut holder);
+            return Err(DynamoDbError::Locked { folder: folder.to_owned(), holder: holder.trim().parse().ok() });
+        }
+        Err(TryLockError::Error(error)) => return Err(failed(&path)(error)),
+    }
+    file.set_len(0).and_then(|()| write!(file, "{}", std::process::id())).map_err(failed(&path))?;
+    Ok(file)
+}

@@ -1,0 +1,6 @@
+//! Clocks, stores and recorders to test microbatch and what is built on it.
+
+pub mod clock;
+pub mod events;
+pub mod fault;
+pub mod recorder;

@@ -1,0 +1,68 @@
+//! Keeps what a pipeline reports.
+
+use std::sync::{Mutex, PoisonError};
+
+use microbatch::{BatchReport, Outcome, Recorder, telemetry::Counts};
+
+/// What became of one message, kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptItem {
+    /// The queue's id of the message.
+    pub message_id: String,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Why.
+    pub code: Option<&'static str>,
+    /// The fencing token of its claim.
+    pub attempt: Option<u64>,
+    /// How many claims its record has seen.
+    pub tries: Option<u64>,
+}
+
+/// What became of a batch, kept.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct KeptReport {
+    /// Each message, in the order they came.
+    pub items: Vec<KeptItem>,
+    /// What concerned the store.
+    pub counts: Counts,
+    /// From receipt to response.
+    pub elapsed_ms: u64,
+}
+
+impl KeptReport {
+    /// The outcome and code of a message.
+    pub fn of(&self, message_id: &str) -> Option<(Outcome, Option<&'static str>)> {
+        self.items.iter().find(|item| item.message_id == message_id).map(|item| (item.outcome, item.code))
+    }
+}
+
+/// A recorder that keeps all reports.
+#[derive(Debug, Default)]
+pub struct KeepingRecorder(Mutex<Vec<KeptReport>>);
+
+impl KeepingRecorder {
+    /// The reports so far, oldest first.
+    pub fn reports(&self) -> Vec<KeptReport> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The newest report; an empty one when there is none.
+    pub fn last(&self) -> KeptReport {
+        self.reports().pop().unwrap_or_default()
+    }
+}
+
+impl Recorder for KeepingRecorder {
+    fn record(&self, report: &BatchReport<'_>) {
+        let items = report.items.iter().map(|item| KeptItem {
+            message_id: item.message_id.to_owned(),
+            outcome: item.outcome,
+            code: item.code,
+            attempt: item.attempt,
+            tries: item.tries,
+        });
+        let kept = KeptReport { items: items.collect(), counts: report.counts, elapsed_ms: report.elapsed_ms };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(kept);
+    }
+}

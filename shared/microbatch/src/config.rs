@@ -1,0 +1,198 @@
+//! Settings: plain numbers as a person gives them ([`Options`]), checked once into a [`Config`] that the rest relies on.
+
+use std::{fmt, num::NonZeroUsize};
+
+use crate::transition::OnLapsedLease;
+
+/// The largest body that SQS delivers: a message is at most 1 MiB.
+pub const SQS_BODY_BYTES_MAX: u64 = 1_048_576;
+
+/// Longest wait that a setting may ask for, in milliseconds: Lambda ends an invocation after 15 minutes.
+const DURATION_MAX_MS: u64 = 900_000;
+
+/// Settings as given. [`Options::default`] holds the defaults; [`Options::validate`] makes them a [`Config`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// What precedes `#` in every key: two functions that share a table need different ones.
+    pub namespace: String,
+    /// Most items that are processed at once, over all invocations of the process. 1 to 10,000; default 64.
+    pub concurrency: u64,
+    /// Tasks that items are spread over, for several vCPUs. 1 polls them within the invocation itself. 1 to 64; by
+    /// default the host says, and 1 where it does not.
+    pub shards: Option<u64>,
+    /// Longest time for one item. 1 to 900,000 ms; default 10,000.
+    pub item_timeout_ms: u64,
+    /// How long before the deadline the response has left. 0 to 900,000 ms; default 500.
+    pub deadline_margin_ms: u64,
+    /// Time before the response in which nothing runs and claims are completed, released or deferred. 1 to 900,000 ms;
+    /// default 500.
+    pub settle_ms: u64,
+    /// The time after which a request that a processor sent can no longer take effect: the time-out of its own clients.
+    /// 0 to 900,000 ms; default 5,000.
+    pub effect_timeout_ms: u64,
+    /// How far clocks may disagree. 0 to 60,000 ms; default 1,000.
+    pub clock_skew_ms: u64,
+    /// How long after the deadline a killed invocation may still run. 0 to 60,000 ms; default 1,000.
+    pub kill_grace_ms: u64,
+    /// The invocation's time when the host announces no deadline. 1 to 900,000 ms; default 30,000.
+    pub timeout_ms: u64,
+    /// How long a record is kept. At least the source queue's retention twice and the dead-letter queue's once, since
+    /// parking and redrive restart the clock. 60 to 31,536,000 s; default 1,900,800 (22 days: 4 + 14 + 4).
+    pub retention_s: u64,
+    /// Largest body that is decoded, in bytes. 1 to 1,048,576, the queue's own limit and the default.
+    pub body_bytes_max: u64,
+    /// Largest result that is stored, in bytes of JSON. A write unit pays for 1 KB. 0 to 262,144; default 1,024.
+    pub result_bytes_max: u64,
+    /// What becomes of work whose holder vanished. Default: it is run again.
+    pub on_lapsed_lease: OnLapsedLease,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            namespace: String::new(),
+            concurrency: 64,
+            shards: None,
+            item_timeout_ms: 10_000,
+            deadline_margin_ms: 500,
+            settle_ms: 500,
+            effect_timeout_ms: 5_000,
+            clock_skew_ms: 1_000,
+            kill_grace_ms: 1_000,
+            timeout_ms: 30_000,
+            retention_s: 22 * 86_400,
+            body_bytes_max: SQS_BODY_BYTES_MAX,
+            result_bytes_max: 1_024,
+            on_lapsed_lease: OnLapsedLease::Retry,
+        }
+    }
+}
+
+/// Settings that were checked. Made by [`Options::validate`] only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    pub(crate) namespace: String,
+    pub(crate) concurrency: NonZeroUsize,
+    pub(crate) shards: NonZeroUsize,
+    pub(crate) item_timeout_ms: u64,
+    pub(crate) deadline_margin_ms: u64,
+    pub(crate) settle_ms: u64,
+    pub(crate) effect_timeout_ms: u64,
+    pub(crate) clock_skew_ms: u64,
+    pub(crate) kill_grace_ms: u64,
+    pub(crate) timeout_ms: u64,
+    pub(crate) retention_s: u64,
+    pub(crate) body_bytes_max: usize,
+    pub(crate) result_bytes_max: usize,
+    pub(crate) on_lapsed_lease: OnLapsedLease,
+}
+
+/// One thing that is wrong with the settings: which, what was expected, what was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The setting's name, as a field of [`Options`] or a method of the builder.
+    pub setting: &'static str,
+    /// What was expected and what was found.
+    pub what: String,
+}
+
+/// Everything that is wrong with the settings, at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The problems, at least one.
+    pub problems: Vec<Problem>,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} wrong", if self.problems.len() == 1 { "a setting is" } else { "settings are" })?;
+        for (index, problem) in self.problems.iter().enumerate() {
+            write!(f, "{} {}: {}", if index == 0 { ":" } else { ";" }, problem.setting, problem.what)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl Options {
+    /// Checks every setting.
+    ///
+    /// # Errors
+    /// All problems at once.
+    pub fn validate(&self) -> Result<Config, ConfigError> {
+        let mut problems = Vec::new();
+        let mut range = |setting, value: u64, min: u64, max: u64| {
+            if !(min..=max).contains(&value) {
+                problems.push(Problem { setting, what: format!("expected {min} to {max}, found {value}") });
+            }
+        };
+        range("concurrency", self.concurrency, 1, 10_000);
+        range("shards", self.shards.unwrap_or(1), 1, 64);
+        range("item_timeout_ms", self.item_timeout_ms, 1, DURATION_MAX_MS);
+        range("deadline_margin_ms", self.deadline_margin_ms, 0, DURATION_MAX_MS);
+        range("settle_ms", self.settle_ms, 1, DURATION_MAX_MS);
+        range("effect_timeout_ms", self.effect_timeout_ms, 0, DURATION_MAX_MS);
+        range("clock_skew_ms", self.clock_skew_ms, 0, 60_000);
+        range("kill_grace_ms", self.kill_grace_ms, 0, 60_000);
+        range("timeout_ms", self.timeout_ms, 1, DURATION_MAX_MS);
+        range("retention_s", self.retention_s, 60, 31_536_000);
+        range("body_bytes_max", self.body_bytes_max, 1, SQS_BODY_BYTES_MAX);
+        range("result_bytes_max", self.result_bytes_max, 0, 262_144);
+        problems.extend(self.namespace_problem());
+        if !problems.is_empty() {
+            return Err(ConfigError { problems });
+        }
+        Ok(self.checked())
+    }
+
+    fn namespace_problem(&self) -> Option<Problem> {
+        let what = if self.namespace.contains('#') {
+            "expected no '#', which separates it from the digest"
+        } else if self.namespace.len() > 255 {
+            "expected at most 255 bytes"
+        } else {
+            return None;
+        };
+        Some(Problem { setting: "namespace", what: what.to_owned() })
+    }
+
+    fn checked(&self) -> Config {
+        let count = |value: u64| usize::try_from(value).ok().and_then(NonZeroUsize::new).unwrap_or(NonZeroUsize::MIN);
+        Config {
+            namespace: self.namespace.clone(),
+            concurrency: count(self.concurrency),
+            shards: count(self.shards.unwrap_or(1)),
+            item_timeout_ms: self.item_timeout_ms,
+            deadline_margin_ms: self.deadline_margin_ms,
+            settle_ms: self.settle_ms,
+            effect_timeout_ms: self.effect_timeout_ms,
+            clock_skew_ms: self.clock_skew_ms,
+            kill_grace_ms: self.kill_grace_ms,
+            timeout_ms: self.timeout_ms,
+            retention_s: self.retention_s,
+            body_bytes_max: count(self.body_bytes_max).get(),
+            result_bytes_max: usize::try_from(self.result_bytes_max).unwrap_or(usize::MAX),
+            on_lapsed_lease: self.on_lapsed_lease,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_problem_is_reported_at_once() {
+        let options = Options { concurrency: 0, item_timeout_ms: 0, namespace: "a#b".into(), ..Options::default() };
+        let error = options.validate().expect_err("three are wrong");
+        let settings: Vec<_> = error.problems.iter().map(|problem| problem.setting).collect();
+        assert_eq!(settings, ["concurrency", "item_timeout_ms", "namespace"]);
+        assert_eq!(
+            error.to_string(),
+            "settings are wrong: concurrency: expected 1 to 10000, found 0; \
+             item_timeout_ms: expected 1 to 900000, found 0; \
+             namespace: expected no '#', which separates it from the digest"
+        );
+    }
+}

@@ -1,0 +1,111 @@
+//! From a message's body to the user's type: one record at a time, bounded before it is parsed.
+
+use std::{borrow::Cow, fmt};
+
+use serde::de::DeserializeOwned;
+
+use crate::{
+    key::{Key, KeyError, KeyMaker},
+    message::{Message, decode_str},
+    panics::{Panicked, contain},
+    record::Fingerprint,
+};
+
+/// Why a message cannot become an item. It concerns this message alone: it is rejected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// There is no body, or it is no string.
+    NoBody,
+    /// The body is larger than `body_bytes_max`.
+    TooLarge {
+        /// Its size, as it stands in the event.
+        bytes: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
+    /// The body does not decode into the processor's type. Nothing of its text is kept.
+    Undecodable {
+        /// Where it failed, from 1; 0 when the type refused the value as a whole.
+        line: usize,
+        /// Where it failed, from 1.
+        column: usize,
+    },
+    /// The type's own code panicked.
+    Panicked,
+    /// No unambiguous key.
+    Key(KeyError),
+}
+
+impl DecodeError {
+    /// The error's code, for logs and metrics.
+    pub fn code(&self) -> &'static str {
+        match self {
+            DecodeError::NoBody => "no_body",
+            DecodeError::TooLarge { .. } => "body_too_large",
+            DecodeError::Undecodable { .. } => "undecodable",
+            DecodeError::Panicked => "decode_panicked",
+            DecodeError::Key(error) => error.code(),
+        }
+    }
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DecodeError::NoBody => f.write_str("expected a body, a JSON string; found none"),
+            DecodeError::TooLarge { bytes, bytes_max } => {
+                write!(f, "expected a body of at most {bytes_max} bytes, found {bytes}")
+            }
+            DecodeError::Undecodable { line, column } => {
+                write!(f, "expected JSON of the item's type; it fails at line {line}, column {column}")
+            }
+            DecodeError::Panicked => f.write_str("the item type's own decoding panicked"),
+            DecodeError::Key(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for DecodeError {}
+
+/// An item with what identifies it.
+#[derive(Debug)]
+pub struct Decoded<T> {
+    /// The user's value.
+    pub item: T,
+    /// What makes two messages the same work.
+    pub key: Key,
+    /// What must not differ between them.
+    pub fingerprint: Option<Fingerprint>,
+}
+
+/// Decodes a message: body, item, key and fingerprint.
+///
+/// # Errors
+/// [`DecodeError`]. No bytes make it panic, nor does a panic of the type's own code pass (P6, P7).
+pub fn decode<T: DeserializeOwned>(
+    message: &Message<'_>,
+    keys: &KeyMaker,
+    body_bytes_max: usize,
+) -> Result<Decoded<T>, DecodeError> {
+    let body = body_text(message, body_bytes_max)?;
+    let item = contain(|| serde_json::from_str(&body))
+        .map_err(|Panicked| DecodeError::Panicked)?
+        .map_err(|error| DecodeError::Undecodable { line: error.line(), column: error.column() })?;
+    let (key, fingerprint) = keys.make(&body).map_err(DecodeError::Key)?;
+    Ok(Decoded { item, key, fingerprint })
+}
+
+fn body_text<'e>(message: &Message<'e>, bytes_max: usize) -> Result<Cow<'e, str>, DecodeError> {
+    let raw = message.body.ok_or(DecodeError::NoBody)?.get();
+    // Six bytes of an event (\u0041) can stand for one of the body: decoded only if it can still fit.
+    let bytes = raw.len().saturating_sub(2);
+    if bytes / 6 > bytes_max {
+        return Err(DecodeError::TooLarge { bytes, bytes_max });
+    }
+    let body = decode_str(raw).ok_or(DecodeError::NoBody)?;
+    if body.len() > bytes_max {
+        return Err(DecodeError::TooLarge { bytes: body.len(), bytes_max });
+    }
+    Ok(body)
+}

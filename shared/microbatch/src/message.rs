@@ -1,0 +1,269 @@
+//! SQS records as they come over the wire: split without decoding bodies, each parsed by itself, tolerantly.
+//!
+//! A whole-event type fails the whole event over one non-string attribute or one piece of bad base64, before any code
+//! of ours runs, and every message of the batch is redelivered. Here only what cannot be answered at all fails the
+//! event: text that is no SQS event, or a record without the id by which a response would name it.
+
+use std::{borrow::Cow, fmt};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, MapAccess, Visitor},
+};
+use serde_json::value::RawValue;
+
+/// Why an event as a whole cannot be worked on. The invocation fails, deliberately, before any item starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EventError {
+    /// The text is no JSON object with an array of `Records`.
+    NotAnSqsEvent {
+        /// What it is instead: a type or a missing field, never a value.
+        found: &'static str,
+    },
+    /// A record has no message id, or an empty one. It cannot be named in a response: an empty id there means that the
+    /// whole batch failed, and leaving it out would delete it.
+    MissingMessageId {
+        /// Position of the record, from 0.
+        index: usize,
+    },
+}
+
+impl EventError {
+    /// The error's name, for logs and for the Runtime API.
+    pub fn name(&self) -> &'static str {
+        match self {
+            EventError::NotAnSqsEvent { .. } => "NotAnSqsEvent",
+            EventError::MissingMessageId { .. } => "MissingMessageId",
+        }
+    }
+}
+
+impl fmt::Display for EventError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EventError::NotAnSqsEvent { found } => {
+                write!(f, "expected an SQS event, a JSON object with an array of Records; found {found}")
+            }
+            EventError::MissingMessageId { index } => write!(
+                f,
+                "record {index} has no messageId: a response cannot name it, so the whole batch is failed and redelivered; \
+                 no item was started"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for EventError {}
+
+/// One SQS record, borrowed from the event's text. Its body is decoded only when its turn comes.
+#[derive(Clone)]
+pub struct Message<'e> {
+    /// The queue's id of the message; never empty.
+    pub id: Cow<'e, str>,
+    /// The body as JSON text, quotes and escapes included; none when it is missing.
+    pub body: Option<&'e RawValue>,
+    /// How often the message was delivered, this time included; 1 when the queue did not say.
+    pub receive_count: u32,
+    /// When it was sent, in epoch milliseconds.
+    pub sent_ms: Option<u64>,
+    /// The message group: an ordered group on a FIFO queue, a tenant on a fair one.
+    pub group: Option<Cow<'e, str>>,
+    /// The sender's trace.
+    pub trace_header: Option<Cow<'e, str>>,
+    /// The queue's ARN. One that ends in `.fifo` keeps order.
+    pub source_arn: Option<Cow<'e, str>>,
+}
+
+/// Splits an event into its messages.
+///
+/// # Errors
+/// [`EventError`], when there is no way to answer for each record.
+pub fn split_event(event: &str) -> Result<Vec<Message<'_>>, EventError> {
+    let records = serde_json::from_str::<Envelope<'_>>(event)
+        .map_err(|error| EventError::NotAnSqsEvent { found: describe_failure(event, &error) })?
+        .records
+        .ok_or(EventError::NotAnSqsEvent { found: "an object without Records" })?;
+    records
+        .into_iter()
+        .enumerate()
+        .map(|(index, record)| Message::parse(record).ok_or(EventError::MissingMessageId { index }))
+        .collect()
+}
+
+#[derive(Deserialize)]
+struct Envelope<'e> {
+    #[serde(borrow, rename = "Records")]
+    records: Option<Vec<&'e RawValue>>,
+}
+
+fn describe_failure(event: &str, error: &serde_json::Error) -> &'static str {
+    if !error.is_data() {
+        return "text that is no JSON";
+    }
+    match event.trim_start().as_bytes().first() {
+        Some(b'{') => "Records that are no array",
+        Some(b'[') => "an array",
+        Some(b'"') => "a string",
+        Some(b'n') => "null",
+        _ => "a number or a boolean",
+    }
+}
+
+impl<'e> Message<'e> {
+    /// Parses one record; none when it has no usable message id.
+    fn parse(record: &'e RawValue) -> Option<Self> {
+        let fields = RawRecord::deserialize(record).ok()?;
+        let attributes = fields.attributes.and_then(|raw| RawAttributes::deserialize(raw).ok()).unwrap_or_default();
+        Some(Self {
+            id: text(fields.message_id).filter(|id| !id.is_empty())?,
+            body: fields.body,
+            receive_count: number(attributes.receive_count).and_then(|count| u32::try_from(count).ok()).unwrap_or(1),
+            sent_ms: number(attributes.sent_timestamp),
+            group: text(attributes.message_group_id),
+            trace_header: text(attributes.trace_header),
+            source_arn: text(fields.event_source_arn),
+        })
+    }
+}
+
+impl fmt::Debug for Message<'_> {
+    // Bodies, groups and traces are the sender's text, and debug output ends in logs (P13).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message")
+            .field("id", &self.id)
+            .field("receive_count", &self.receive_count)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A string field, or none when it is missing or of another type.
+fn text(raw: Option<&RawValue>) -> Option<Cow<'_, str>> {
+    decode_str(raw?.get())
+}
+
+/// Decodes a JSON string, borrowing when it has no escapes; none when the text is no valid string.
+pub(crate) fn decode_str(raw: &str) -> Option<Cow<'_, str>> {
+    let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
+    if !inner.contains('\\') {
+        return Some(Cow::Borrowed(inner));
+    }
+    serde_json::from_str(raw).ok().map(Cow::Owned)
+}
+
+/// A number that SQS sends as a string (`"ApproximateReceiveCount": "2"`); a bare number is taken too.
+fn number(raw: Option<&RawValue>) -> Option<u64> {
+    let raw = raw?.get();
+    raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"')).unwrap_or(raw).parse().ok()
+}
+
+/// Declares a struct of raw fields that takes any JSON object: unknown fields are skipped, of repeated ones the last
+/// counts (serde's derived structs refuse those).
+macro_rules! raw_fields {
+    ($name:ident { $($field:ident = $json:literal),+ $(,)? }) => {
+        #[derive(Default)]
+        struct $name<'e> {
+            $($field: Option<&'e RawValue>,)+
+        }
+
+        impl<'de> Deserialize<'de> for $name<'de> {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Fields;
+
+                impl<'de> Visitor<'de> for Fields {
+                    type Value = $name<'de>;
+
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str("an object")
+                    }
+
+                    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                        let mut fields = $name::default();
+                        while let Some(CowStr(name)) = map.next_key()? {
+                            match &*name {
+                                $($json => fields.$field = Some(map.next_value()?),)+
+                                _ => {
+                                    map.next_value::<IgnoredAny>()?;
+                                }
+                            }
+                        }
+                        Ok(fields)
+                    }
+                }
+
+                deserializer.deserialize_map(Fields)
+            }
+        }
+    };
+}
+
+raw_fields!(RawRecord {
+    message_id = "messageId",
+    body = "body",
+    attributes = "attributes",
+    event_source_arn = "eventSourceARN",
+});
+
+raw_fields!(RawAttributes {
+    receive_count = "ApproximateReceiveCount",
+    sent_timestamp = "SentTimestamp",
+    message_group_id = "MessageGroupId",
+    trace_header = "AWSTraceHeader",
+});
+
+/// A string that borrows when it can; serde's own `Cow<str>` always copies.
+#[derive(Deserialize)]
+struct CowStr<'e>(#[serde(borrow)] Cow<'e, str>);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_taken_whatever_its_other_fields_are() {
+        let event = r#"{"Records":[{"messageId":"a","body":"{}","attributes":{"ApproximateReceiveCount":3,"x":null,
+            "SentTimestamp":"17","MessageGroupId":["no"]},"messageAttributes":{"b":{"binaryValue":"!!","dataType":"Binary"}},
+            "awsRegion":7},{"messageId":"b","attributes":"none"}],"more":1}"#;
+        let messages = split_event(event).expect("both can be named");
+        assert_eq!(messages.len(), 2);
+        assert_eq!((messages[0].receive_count, messages[0].sent_ms), (3, Some(17)));
+        assert_eq!(messages[0].group, None);
+        assert_eq!(messages[1].receive_count, 1);
+        assert!(messages[1].body.is_none());
+    }
+
+    #[test]
+    fn of_a_repeated_field_the_last_counts() {
+        let messages = split_event(r#"{"Records":[{"messageId":"a","messageId":"b"}]}"#).expect("named");
+        assert_eq!(messages[0].id, "b");
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_named_fails_the_event() {
+        for record in [r"{}", r#"{"messageId":""}"#, r#"{"messageId":7}"#, "null", "[]", r#"{"messageId":"\ud800"}"#] {
+            let event = format!(r#"{{"Records":[{{"messageId":"a"}},{record}]}}"#);
+            assert_eq!(split_event(&event).err(), Some(EventError::MissingMessageId { index: 1 }), "{record}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_event_is_named() {
+        for (event, found) in [
+            ("[]", "an array"),
+            ("\"x\"", "a string"),
+            ("{}", "an object without Records"),
+            ("{\"Records\":{}}", "Records that are no array"),
+            ("{", "text that is no JSON"),
+            ("null", "null"),
+            ("3", "a number or a boolean"),
+        ] {
+            assert_eq!(split_event(event).err(), Some(EventError::NotAnSqsEvent { found }), "{event}");
+        }
+    }
+
+    #[test]
+    fn debug_output_shows_no_payload() {
+        let messages = split_event(r#"{"Records":[{"messageId":"a","body":"4111"}]}"#).expect("named");
+        assert!(!format!("{messages:?}").contains("4111"));
+    }
+}

@@ -1,0 +1,141 @@
+//! Calls to the store, tried again within bounds (P14).
+
+use std::future::Future;
+
+use crate::{
+    clock::{Clock, Random},
+    store::{Commit, Store, StoreError, StoreErrorKind},
+    transition::{ClaimAnswer, ClaimRequest, CompleteAnswer, CompleteRequest, ReleaseAnswer, ReleaseRequest},
+};
+
+/// How often a claim or a release is tried.
+const TRIES_MAX: u32 = 3;
+/// Wait before the second try; doubled for each further one.
+const BACKOFF_BASE_MS: u64 = 25;
+/// Longest wait between two tries.
+const BACKOFF_MAX_MS: u64 = 1_000;
+
+/// One kind of request to a store.
+pub(super) trait Call<S> {
+    type Answer: Send;
+
+    /// How often it is tried; none: until its time is over.
+    const TRIES_MAX: Option<u32>;
+
+    fn send(
+        store: &S,
+        now_ms: u64,
+        requests: &[Self],
+    ) -> impl Future<Output = Vec<Result<Self::Answer, StoreError>>> + Send
+    where
+        Self: Sized;
+}
+
+impl<S: Store> Call<S> for ClaimRequest {
+    type Answer = ClaimAnswer;
+    const TRIES_MAX: Option<u32> = Some(TRIES_MAX);
+
+    fn send(
+        store: &S,
+        now_ms: u64,
+        requests: &[Self],
+    ) -> impl Future<Output = Vec<Result<ClaimAnswer, StoreError>>> + Send {
+        store.claim(now_ms, requests)
+    }
+}
+
+impl<S: Store> Call<S> for ReleaseRequest {
+    type Answer = ReleaseAnswer;
+    const TRIES_MAX: Option<u32> = Some(TRIES_MAX);
+
+    fn send(
+        store: &S,
+        now_ms: u64,
+        requests: &[Self],
+    ) -> impl Future<Output = Vec<Result<ReleaseAnswer, StoreError>>> + Send {
+        store.release(now_ms, requests)
+    }
+}
+
+impl<S: Commit<W>, W: Send + Sync> Call<S> for CompleteRequest<W> {
+    type Answer = CompleteAnswer;
+    /// The effect has happened: only the deadline ends it (rule 4).
+    const TRIES_MAX: Option<u32> = None;
+
+    fn send(
+        store: &S,
+        now_ms: u64,
+        requests: &[Self],
+    ) -> impl Future<Output = Vec<Result<CompleteAnswer, StoreError>>> + Send {
+        store.complete(now_ms, requests)
+    }
+}
+
+/// Sends requests and tries again those that failed in a way that may pass, until `give_up_ms`. One answer a request, in
+/// order.
+pub(super) async fn send_with_retries<S: Sync, R: Call<S> + Send + Sync>(
+    store: &S,
+    clock: &dyn Clock,
+    random: &dyn Random,
+    requests: Vec<R>,
+    give_up_ms: u64,
+) -> Vec<Result<R::Answer, StoreError>> {
+    let mut answers = send_once(store, clock, &requests).await;
+    let mut pending: Vec<(usize, R)> =
+        requests.into_iter().enumerate().filter(|(position, _)| is_retryable(&answers[*position])).collect();
+    for tried in 1_u32.. {
+        let resume_ms = clock.now_ms().saturating_add(backoff_ms(tried, random));
+        if pending.is_empty() || R::TRIES_MAX.is_some_and(|max| tried >= max) || resume_ms >= give_up_ms {
+            break;
+        }
+        clock.sleep_until(resume_ms).await;
+        let (positions, requests): (Vec<usize>, Vec<R>) = pending.into_iter().unzip();
+        let received = send_once(store, clock, &requests).await;
+        pending = Vec::new();
+        for ((position, request), answer) in positions.into_iter().zip(requests).zip(received) {
+            if is_retryable(&answer) {
+                pending.push((position, request));
+            }
+            remember(&mut answers[position], answer);
+        }
+    }
+    answers
+}
+
+async fn send_once<S: Sync, R: Call<S> + Sync>(
+    store: &S,
+    clock: &dyn Clock,
+    requests: &[R],
+) -> Vec<Result<R::Answer, StoreError>> {
+    let answers = R::send(store, clock.now_ms(), requests).await;
+    let (expected, found) = (requests.len(), answers.len());
+    if found == expected {
+        return answers;
+    }
+    let detail = format!("expected {expected} answers from the store, found {found}");
+    requests.iter().map(|_| Err(StoreError::new(StoreErrorKind::Malformed, detail.clone()))).collect()
+}
+
+fn is_retryable<A>(answer: &Result<A, StoreError>) -> bool {
+    matches!(answer, Err(error) if error.is_retryable())
+}
+
+/// Keeps the newest answer, but of two errors the one after which the request may have been applied: an earlier try that
+/// timed out is not made undone by a later one that was throttled.
+fn remember<A>(slot: &mut Result<A, StoreError>, answer: Result<A, StoreError>) {
+    let keep = matches!((&*slot, &answer), (Err(old), Err(_)) if may_be_applied(old));
+    if !keep {
+        *slot = answer;
+    }
+}
+
+/// Whether a request that failed like this may have been applied all the same.
+pub(super) fn may_be_applied(error: &StoreError) -> bool {
+    !matches!(error.kind(), StoreErrorKind::Throttled | StoreErrorKind::Refused)
+}
+
+/// Half of the wait is certain, half is random, so that workers that failed together do not come back together.
+fn backoff_ms(tried: u32, random: &dyn Random) -> u64 {
+    let full_ms = BACKOFF_BASE_MS.saturating_mul(1 << tried.min(10)).min(BACKOFF_MAX_MS);
+    full_ms / 2 + random.below(full_ms / 2 + 1)
+}

@@ -1,0 +1,89 @@
+//! One item being processed: polled in place, bounded in time, its panics its own.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use crate::{
+    clock::{BoxFuture, Clock},
+    error::ProcessError,
+    panics::{Panicked, contain, drop_contained},
+    record::StoredResult,
+};
+
+/// What the processor's future gives: the result to keep and the writes to commit.
+pub(super) type Produced<W> = Result<(StoredResult, Vec<W>), ProcessError>;
+
+/// How processing an item ended.
+pub(super) enum Ended<W> {
+    /// The processor returned.
+    Returned(Produced<W>),
+    /// Its time was over; its future was dropped.
+    TimedOut,
+    /// It panicked; its future was dropped.
+    Panicked,
+}
+
+/// An item that ended.
+pub(super) struct Ran<W> {
+    pub(super) index: usize,
+    pub(super) ended: Ended<W>,
+    /// The future's own destructor panicked.
+    pub(super) panicked_in_drop: bool,
+}
+
+/// Polls a processor's future until it returns, panics, or its time is over. To cancel it is to drop it.
+pub(super) struct Guarded<W> {
+    index: usize,
+    future: Option<BoxFuture<'static, Produced<W>>>,
+    ends_at_ms: u64,
+    clock: Arc<dyn Clock>,
+    /// Made when the future first waits: many never do.
+    timer: Option<BoxFuture<'static, ()>>,
+}
+
+impl<W> Guarded<W> {
+    pub(super) fn new(
+        index: usize,
+        future: BoxFuture<'static, Produced<W>>,
+        ends_at_ms: u64,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self { index, future: Some(future), ends_at_ms, clock, timer: None }
+    }
+
+    fn end(&mut self, ended: Ended<W>) -> Poll<Ran<W>> {
+        let panicked_in_drop = drop_contained(self.future.take()).is_err();
+        Poll::Ready(Ran { index: self.index, ended, panicked_in_drop })
+    }
+}
+
+impl<W> Future for Guarded<W> {
+    type Output = Ran<W>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let Some(future) = &mut this.future else { return Poll::Pending };
+        match contain(|| future.as_mut().poll(cx)) {
+            Ok(Poll::Ready(produced)) => return this.end(Ended::Returned(produced)),
+            Err(Panicked) => return this.end(Ended::Panicked),
+            Ok(Poll::Pending) => {}
+        }
+        let timer = this.timer.get_or_insert_with(|| this.clock.sleep_until(this.ends_at_ms));
+        match timer.as_mut().poll(cx) {
+            Poll::Ready(()) => this.end(Ended::TimedOut),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<W> Drop for Guarded<W> {
+    // When the whole run is dropped, the destructors of many items run one after the other: a panic in one must not skip
+    // the others, or abort the process as a panic within a panic.
+    fn drop(&mut self) {
+        let _contained = drop_contained(self.future.take());
+    }
+}

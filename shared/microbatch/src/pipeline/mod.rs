@@ -1,0 +1,131 @@
+//! The pipeline: an event in, a response out.
+//!
+//! One [`Pipeline`] serves a process. Its limits hold over all invocations that run at once; what belongs to a batch
+//! (equal keys, claims, tasks) ends with it.
+
+mod builder;
+mod calls;
+mod gate;
+mod guarded;
+mod run;
+mod verdict;
+mod workers;
+
+use std::{fmt, sync::Arc};
+
+pub use self::builder::{Host, PipelineBuilder};
+use self::gate::Gates;
+use crate::{
+    clock::{Clock, Random},
+    config::Config,
+    key::KeyMaker,
+    lease::{Schedule, resolve_deadline_ms},
+    message::{EventError, split_event},
+    processor::Processor,
+    response::{BatchResponse, ResponseError},
+    store::Commit,
+    telemetry::Recorder,
+};
+
+/// A processor with all that runs it. Cheap to clone; clones are one pipeline.
+pub struct Pipeline<P, S> {
+    shared: Arc<Shared<P, S>>,
+}
+
+/// What all invocations of the process share.
+struct Shared<P, S> {
+    /// In an `Arc` of its own, since items outlive the borrow of a run: they may be polled by another thread.
+    processor: Arc<P>,
+    store: S,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    recorder: Arc<dyn Recorder>,
+    config: Config,
+    keys: KeyMaker,
+    gates: Gates,
+    /// When the process started: an announced deadline before it was never a deadline.
+    started_ms: u64,
+}
+
+/// Why an invocation fails as a whole, so that every message of it is delivered again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The event cannot be answered message by message.
+    Event(EventError),
+    /// The response would have been wrong. A defect of this crate.
+    Response(ResponseError),
+}
+
+impl RunError {
+    /// The error's name, for the Runtime API.
+    pub fn name(&self) -> &'static str {
+        match self {
+            RunError::Event(error) => error.name(),
+            RunError::Response(_) => "WrongResponse",
+        }
+    }
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RunError::Event(error) => error.fmt(f),
+            RunError::Response(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for RunError {}
+
+impl<P, S> Clone for Pipeline<P, S> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<P, S> fmt::Debug for Pipeline<P, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pipeline").field("config", &self.shared.config).finish_non_exhaustive()
+    }
+}
+
+impl<P: Processor> Pipeline<P, ()> {
+    /// Starts to build a pipeline around a processor. A host adds the store and the clock.
+    pub fn builder(processor: P) -> PipelineBuilder<P> {
+        PipelineBuilder::new(processor)
+    }
+}
+
+impl<P: Processor, S: Commit<P::Write>> Pipeline<P, S> {
+    /// Works on one event: the JSON text that the queue's event source sent.
+    ///
+    /// `batch_id` is the host's name of the invocation, unique among those that run. `deadline_ms` is when the host kills
+    /// it, in epoch milliseconds, as announced; an implausible one counts as unknown. The response is there before the
+    /// deadline less the margin, and nothing of this invocation runs on after it (P10).
+    ///
+    /// # Errors
+    /// [`RunError`], when there is no way to answer for each message. No item was started then.
+    pub async fn run(&self, event: &str, batch_id: &str, deadline_ms: Option<u64>) -> Result<BatchResponse, RunError> {
+        let shared = &*self.shared;
+        let now_ms = shared.clock.now_ms();
+        let messages = split_event(event).map_err(RunError::Event)?;
+        let deadline_ms = resolve_deadline_ms(deadline_ms, shared.started_ms, now_ms, shared.config.timeout_ms);
+        let schedule = Schedule::new(deadline_ms, &shared.config);
+        let finished = run::run(shared, &messages, schedule, now_ms).await;
+        let report = finished.report(&messages, batch_id, shared.clock.now_ms().saturating_sub(now_ms), now_ms);
+        shared.recorder.record(&report);
+        let answers = report.items.iter().map(|item| (item.message_id, item.outcome.is_acknowledged()));
+        BatchResponse::new(answers).map_err(RunError::Response)
+    }
+
+    /// The settings it runs with.
+    pub fn config(&self) -> &Config {
+        &self.shared.config
+    }
+
+    /// The store it keeps records in.
+    pub fn store(&self) -> &S {
+        &self.shared.store
+    }
+}

@@ -1,0 +1,115 @@
+//! Where items are polled: within the invocation's own task, or spread over shards where there are several vCPUs.
+
+use std::{
+    num::NonZeroUsize,
+    task::{Context, Poll, ready},
+};
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::{
+    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    task::JoinSet,
+};
+
+use super::guarded::{Guarded, Ran};
+
+/// The items being processed in one invocation.
+pub(super) enum Workers<W> {
+    InPlace(FuturesUnordered<Guarded<W>>),
+    Shards(Shards<W>),
+}
+
+impl<W: Send + 'static> Workers<W> {
+    pub(super) fn new(shards: NonZeroUsize) -> Self {
+        if shards == NonZeroUsize::MIN {
+            Workers::InPlace(FuturesUnordered::new())
+        } else {
+            Workers::Shards(Shards::spawn(shards))
+        }
+    }
+
+    pub(super) fn start(&mut self, item: Guarded<W>) {
+        match self {
+            Workers::InPlace(items) => items.push(item),
+            Workers::Shards(shards) => shards.start(item),
+        }
+    }
+
+    pub(super) fn poll_ran(&mut self, cx: &mut Context<'_>) -> Poll<Ran<W>> {
+        match self {
+            Workers::InPlace(items) => match items.poll_next_unpin(cx) {
+                Poll::Ready(Some(ran)) => Poll::Ready(ran),
+                // An empty set is asked again when something was started.
+                Poll::Ready(None) | Poll::Pending => Poll::Pending,
+            },
+            Workers::Shards(shards) => shards.poll_ran(cx),
+        }
+    }
+
+    /// Ends whatever still runs and waits until it has ended: no task outlives the invocation.
+    pub(super) async fn stop(self) {
+        match self {
+            Workers::InPlace(items) => drop(items),
+            Workers::Shards(mut shards) => shards.tasks.shutdown().await,
+        }
+    }
+}
+
+/// One task a vCPU, each polling its share of the items in place. Dropping it aborts them.
+pub(super) struct Shards<W> {
+    tasks: JoinSet<()>,
+    inputs: Vec<UnboundedSender<Guarded<W>>>,
+    results: UnboundedReceiver<Ran<W>>,
+    next: usize,
+}
+
+impl<W: Send + 'static> Shards<W> {
+    fn spawn(count: NonZeroUsize) -> Self {
+        // Unbounded, but never longer than the concurrency limit: an item passes the gate before it is sent.
+        let (result_sender, results) = unbounded_channel();
+        let mut tasks = JoinSet::new();
+        let inputs = (0..count.get())
+            .map(|_| {
+                let (sender, input) = unbounded_channel();
+                tasks.spawn(work(input, result_sender.clone()));
+                sender
+            })
+            .collect();
+        Self { tasks, inputs, results, next: 0 }
+    }
+
+    fn start(&mut self, item: Guarded<W>) {
+        let shard = self.next % self.inputs.len();
+        self.next = self.next.wrapping_add(1);
+        // A shard ends only when its input is closed, and its items' panics are contained.
+        let _sent = self.inputs[shard].send(item);
+    }
+
+    fn poll_ran(&mut self, cx: &mut Context<'_>) -> Poll<Ran<W>> {
+        match ready!(self.results.poll_recv(cx)) {
+            Some(ran) => Poll::Ready(ran),
+            None => Poll::Pending,
+        }
+    }
+}
+
+async fn work<W>(mut input: UnboundedReceiver<Guarded<W>>, results: UnboundedSender<Ran<W>>) {
+    let mut items = FuturesUnordered::new();
+    let mut open = true;
+    std::future::poll_fn(|cx| {
+        while open {
+            match input.poll_recv(cx) {
+                Poll::Ready(Some(item)) => items.push(item),
+                Poll::Ready(None) => open = false,
+                Poll::Pending => break,
+            }
+        }
+        while let Poll::Ready(Some(ran)) = items.poll_next_unpin(cx) {
+            if results.send(ran).is_err() {
+                return Poll::Ready(());
+            }
+        }
+        if open || !items.is_empty() { Poll::Pending } else { Poll::Ready(()) }
+    })
+    .await;
+}

@@ -1,0 +1,85 @@
+//! What a batch reports about itself, and to whom.
+
+use crate::outcome::Outcome;
+
+/// What became of one message, and at what cost. Holds no payload, key or attribute text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ItemReport<'a> {
+    /// Position in the batch, from 0.
+    pub index: usize,
+    /// The queue's id of the message.
+    pub message_id: &'a str,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Why, where there is more to say: `undecodable`, `timed_out`, a processor's own code ...
+    pub code: Option<&'static str>,
+    /// The type of the processor's error.
+    pub error_type: Option<&'static str>,
+    /// The fencing token of its claim.
+    pub attempt: Option<u64>,
+    /// How many claims its record has seen.
+    pub tries: Option<u64>,
+    /// From the claim that was sent to the outcome; none for one that was never claimed.
+    pub elapsed_ms: Option<u64>,
+    /// How long the message had been in the queue, by the sender's clock.
+    pub age_ms: Option<u64>,
+    /// The delay that the processor asked for before the next try.
+    pub retry_after_ms: Option<u64>,
+    /// Until when its key is held by another claim, in epoch milliseconds.
+    pub busy_until_ms: Option<u64>,
+}
+
+/// What became of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BatchReport<'a> {
+    /// The host's id of the invocation.
+    pub batch_id: &'a str,
+    /// Each message, in the order they came.
+    pub items: Vec<ItemReport<'a>>,
+    /// From receipt to response.
+    pub elapsed_ms: u64,
+    /// Events that concern the store rather than one outcome.
+    pub counts: Counts,
+}
+
+/// Events worth an operator's attention, beside the outcomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Effects that happened although the lease had lapsed and another claim completed the key.
+    pub effect_after_lost_lease: u64,
+    /// Claims that were lost to another before the completion, which nobody has recorded.
+    pub lost_leases: u64,
+    /// Effects that happened and whose completion could not be recorded in time: they will be attempted again.
+    pub completions_lost: u64,
+    /// Fingerprints that could not be compared and were taken as the same.
+    pub fingerprints_not_compared: u64,
+    /// Results that were over the cap or could not be serialized, and are replayed as "not kept".
+    pub results_not_kept: u64,
+    /// Keys that could not be given back in time: they stay locked until their lease ends.
+    pub releases_lost: u64,
+    /// Items whose code panicked while it was being dropped.
+    pub panics_in_drop: u64,
+}
+
+impl BatchReport<'_> {
+    /// How many messages had this outcome.
+    pub fn count(&self, outcome: Outcome) -> usize {
+        self.items.iter().filter(|item| item.outcome == outcome).count()
+    }
+
+    /// How many messages the queue deletes.
+    pub fn acknowledged(&self) -> usize {
+        self.items.iter().filter(|item| item.outcome.is_acknowledged()).count()
+    }
+}
+
+/// Told of each batch once, after its response is decided and before it leaves.
+pub trait Recorder: Send + Sync + 'static {
+    /// Records a batch. It must not block: the deadline is near.
+    fn record(&self, report: &BatchReport<'_>);
+}
+
+/// Records nothing.
+impl Recorder for () {
+    fn record(&self, _report: &BatchReport<'_>) {}
+}

@@ -1,0 +1,122 @@
+//! A store that fails: items fail closed, nothing runs unclaimed, tries are bounded (P14).
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use microbatch::{
+    MemoryStore,
+    Outcome::{Busy, Failed, Processed},
+    record::Status,
+    store::StoreErrorKind::{Refused, Throttled, TimedOut, Unavailable},
+};
+use microbatch_testkit::fault::{Fault, FaultStore, Operation};
+
+use crate::support::{Bench, body, key_of};
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_down_fails_items_closed() {
+    for (kind, code, claims) in [
+        (Throttled, "store_throttled", 3),
+        (Unavailable, "store_unavailable", 3),
+        (TimedOut, "store_timed_out", 3),
+        (Refused, "store_refused", 1),
+    ] {
+        let tried = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&tried);
+        let store = FaultStore::new(MemoryStore::new(), move |point| {
+            if point.operation == Operation::Claim {
+                count.fetch_add(1, Ordering::SeqCst);
+            }
+            Fault::Before(kind)
+        });
+        let bench = Bench::on(store, |_| {});
+        let (reported, report) = bench.send(&[&body("a", "")]).await;
+        assert_eq!(reported, ["m0"]);
+        assert_eq!(report.of("m0"), Some((Failed, Some(code))));
+        assert_eq!(bench.seen.total(), 0, "nothing runs unclaimed");
+        assert_eq!(tried.load(Ordering::SeqCst), claims, "{kind:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_whose_answer_was_lost_is_recognised_as_its_own() {
+    // Trap 8: the retry meets the record that the first try wrote.
+    let store = FaultStore::new(MemoryStore::new(), |point| match (point.operation, point.nth) {
+        (Operation::Claim, 0) => Fault::After(TimedOut),
+        _ => Fault::None,
+    });
+    let bench = Bench::on(store, |_| {});
+    let (reported, report) = bench.send(&[&body("a", "")]).await;
+    assert_eq!((reported.len(), report.items[0].outcome, report.items[0].tries), (0, Processed, Some(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_timed_out_for_good_is_given_back() {
+    let memory = MemoryStore::new();
+    let store = FaultStore::new(memory.clone(), |point| match (point.operation, point.nth) {
+        (Operation::Claim, 0) => Fault::After(TimedOut),
+        (Operation::Claim, _) => Fault::Before(Throttled),
+        _ => Fault::None,
+    });
+    let (reported, _) = Bench::on(store, |_| {}).send(&[&body("a", "")]).await;
+    assert_eq!(reported, ["m0"]);
+    assert!(memory.get(&key_of("a")).expect("applied by the first try").is_released());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_completion_is_tried_until_it_succeeds() {
+    let store = FaultStore::new(MemoryStore::new(), |point| match point.operation {
+        Operation::Complete if point.nth < 12 => Fault::Before(Throttled),
+        _ => Fault::None,
+    });
+    let bench = Bench::on(store, |_| {});
+    let (reported, _) = bench.send(&[&body("a", "")]).await;
+    assert_eq!((reported.len(), bench.seen.runs("a")), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_completion_that_never_succeeds_is_reported_and_counted() {
+    let memory = MemoryStore::new();
+    let store = FaultStore::new(memory.clone(), |point| match point.operation {
+        Operation::Complete => Fault::Before(Unavailable),
+        _ => Fault::None,
+    });
+    let bench = Bench::on(store, |_| {});
+    let (reported, report) = bench.send_by(&[&body("a", "")], 3_000).await;
+    assert_eq!(reported, ["m0"]);
+    assert_eq!(report.of("m0"), Some((Failed, Some("completion_lost"))));
+    assert_eq!(report.counts.completions_lost, 1);
+    // Its effect has happened: the key stays held, it is not given back at once.
+    let record = memory.get(&key_of("a")).expect("a record");
+    assert_eq!(record.status, Status::InProgress);
+    assert!(!record.is_released());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_lost_after_the_completion_was_applied_changes_nothing() {
+    let store = FaultStore::new(MemoryStore::new(), |point| match (point.operation, point.nth) {
+        (Operation::Complete, 1) => Fault::After(TimedOut),
+        _ => Fault::None,
+    });
+    let bench = Bench::on(store, |_| {});
+    let (reported, report) = bench.send(&[&body("a", "")]).await;
+    assert_eq!((reported.len(), report.items[0].outcome), (0, Processed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_another_holds_is_busy_and_reported() {
+    let memory = MemoryStore::new();
+    let holder = Bench::on(memory.clone(), |_| {});
+    let other = Bench::on(memory, |_| {});
+    let held = body("a", "slow").replace('}', ",\"ms\":5000}");
+    let bodies = [held.as_str()];
+    let (first, second) = tokio::join!(holder.send(&bodies), async {
+        tokio::task::yield_now().await;
+        other.send(&bodies).await
+    });
+    assert_eq!(first.0.len(), 0);
+    assert_eq!((second.0.len(), second.1.items[0].outcome), (1, Busy));
+    assert_eq!((holder.seen.runs("a"), other.seen.runs("a")), (1, 0));
+}

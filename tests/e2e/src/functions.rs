@@ -1,0 +1,177 @@
+//! The binaries under test: one release build of all functions by cargo-lambda, and the `microbatch` command.
+
+use std::env;
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use crate::install::{InstallError, command_line, last_lines};
+use crate::lock;
+use crate::paths::{target_dir, workspace_root};
+use crate::tools::{cargo_lambda, path_with};
+
+/// The packages of the functions, each with its binary.
+const FUNCTIONS: [(&str, &str); 2] = [("process-orders", "process-orders"), ("e2e", "scripted")];
+
+/// The functions' binaries, as cargo-lambda built them for release.
+#[derive(Debug)]
+pub struct Functions {
+    folder: PathBuf,
+    /// Held to the end of this process, so that another one does not replace binaries that run.
+    _in_use: File,
+}
+
+impl Functions {
+    /// `functions/process-orders`.
+    pub fn process_orders(&self) -> PathBuf {
+        self.bootstrap("process-orders")
+    }
+
+    /// The test function of this package, `src/bin/scripted.rs`.
+    pub fn scripted(&self) -> PathBuf {
+        self.bootstrap("scripted")
+    }
+
+    fn bootstrap(&self, name: &str) -> PathBuf {
+        self.folder.join(name).join("bootstrap")
+    }
+}
+
+/// The binaries under test are not there.
+#[derive(Debug, Clone)]
+pub enum BuildError {
+    /// cargo-lambda could not be installed.
+    Install(InstallError),
+    /// The build could not be started, or its folder not be used.
+    Io {
+        /// What was to be done.
+        what: String,
+        /// The system's reason.
+        reason: String,
+    },
+    /// The build failed.
+    Failed {
+        /// The command.
+        command: String,
+        /// Its last lines.
+        last_lines: String,
+    },
+    /// The build succeeded without this file.
+    Missing {
+        /// The command.
+        command: String,
+        /// The file.
+        file: PathBuf,
+    },
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Install(error) => error.fmt(f),
+            Self::Io { what, reason } => write!(f, "{what}: {reason}"),
+            Self::Failed { command, last_lines } => {
+                write!(f, "`{command}` failed; run it to see all it says; its last lines:\n{last_lines}")
+            }
+            Self::Missing { command, file } => {
+                write!(f, "`{command}` succeeded, but {} is not there", file.display())
+            }
+        }
+    }
+}
+
+impl std::error::Error for BuildError {}
+
+/// The functions' binaries, built at the first call of this process; every later call gives the same answer.
+pub fn functions() -> Result<&'static Functions, &'static BuildError> {
+    static BUILT: OnceLock<Result<Functions, BuildError>> = OnceLock::new();
+    BUILT.get_or_init(build_functions).as_ref()
+}
+
+fn build_functions() -> Result<Functions, BuildError> {
+    let program = cargo_lambda().map_err(BuildError::Install)?;
+    let folder = target_dir().join("e2e");
+    let lock_file = folder.join("lock");
+    let locked = |error: io::Error| BuildError::Io {
+        what: format!("{} cannot be locked", lock_file.display()),
+        reason: error.to_string(),
+    };
+    let building = lock::exclusive(&lock_file).map_err(locked)?;
+    let mut command = cargo(&program);
+    command
+        .args(["lambda", "build", "--release", "--compiler", "cargo", "--no-default-features", "--lambda-dir"])
+        .arg(&folder);
+    for (package, binary) in FUNCTIONS {
+        command.args(["--package", package, "--bin", binary]);
+    }
+    run(&mut command)?;
+    for (_, binary) in FUNCTIONS {
+        let file = folder.join(binary).join("bootstrap");
+        if !file.is_file() {
+            return Err(BuildError::Missing { command: command_line(&command), file });
+        }
+    }
+    // A lock cannot be made a shared one while it is held. Who gets in between builds the same.
+    drop(building);
+    let in_use = lock::shared(&lock_file).map_err(locked)?;
+    Ok(Functions { folder, _in_use: in_use })
+}
+
+/// The `microbatch` command, built as `cargo local` builds it, at the first call of this process.
+pub fn microbatch_command() -> Result<&'static Path, &'static BuildError> {
+    static BUILT: OnceLock<Result<PathBuf, BuildError>> = OnceLock::new();
+    BUILT.get_or_init(build_microbatch_command).as_deref()
+}
+
+fn build_microbatch_command() -> Result<PathBuf, BuildError> {
+    let program = env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from);
+    let mut command = cargo(&program);
+    command.args(["build", "--message-format=json-render-diagnostics"]);
+    command.args(["--package", "microbatch-cli", "--bin", "microbatch"]);
+    let messages = run(&mut command)?;
+    executable(&messages, "microbatch")
+        .ok_or_else(|| BuildError::Missing { command: command_line(&command), file: PathBuf::from("microbatch") })
+}
+
+/// The executable that cargo's messages name for a binary.
+fn executable(messages: &[u8], binary: &str) -> Option<PathBuf> {
+    let messages = serde_json::Deserializer::from_slice(messages).into_iter::<serde_json::Value>();
+    let of_binary = messages
+        .flatten()
+        .filter(|message| message["reason"] == "compiler-artifact" && message["target"]["name"] == binary);
+    of_binary.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).last()
+}
+
+/// A cargo command for this workspace. What `cargo test` told this process about the package of the test is left out: build
+/// scripts that look at such a variable would be run, and what depends on them be built, once more.
+fn cargo(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(workspace_root());
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_"].iter().any(|prefix| text.starts_with(prefix)) {
+            command.env_remove(&name);
+        }
+    }
+    // `--target-dir` misleads cargo-lambda: it looks for the binaries elsewhere.
+    command.env("CARGO_TARGET_DIR", target_dir());
+    if let Some(folder) = program.parent().filter(|folder| folder.is_absolute()) {
+        command.env("PATH", path_with(folder));
+    }
+    command
+}
+
+/// Runs a command to its end and gives its standard output.
+fn run(command: &mut Command) -> Result<Vec<u8>, BuildError> {
+    let line = command_line(command);
+    let output = command
+        .output()
+        .map_err(|error| BuildError::Io { what: format!("`{line}` cannot be started"), reason: error.to_string() })?;
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    Err(BuildError::Failed { command: line, last_lines: last_lines(&output.stderr) })
+}

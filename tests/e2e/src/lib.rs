@@ -1,0 +1,12 @@
+//! The harness of the end-to-end tests: what they install, build, start and read back.
+//!
+//! Behind the feature `harness`, so that the release build of the `scripted` function goes without all of it.
+#![cfg(feature = "harness")]
+
+pub mod events;
+pub mod functions;
+pub mod install;
+mod lock;
+pub mod paths;
+pub mod stack;
+pub mod tools;

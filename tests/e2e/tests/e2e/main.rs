@@ -1,0 +1,6 @@
+//! End-to-end tests: the binaries that cargo-lambda builds, under a Lambda Runtime API and on a real `DynamoDB` server.
+//!
+//! One test binary, so that all share one build of the functions and a machine links once.
+
+mod isolation;
+mod missing_id;
