@@ -16,6 +16,7 @@ use crate::{
     logging::{self, LogRecorder},
     sdk,
     settings::{self, Settings},
+    watchdog,
 };
 
 /// Memory that buys one vCPU, by Lambda's documentation.
@@ -68,7 +69,10 @@ where
 {
     logging::init();
     match start(make).await {
-        Ok(pipeline) => serve(pipeline).await,
+        Ok(pipeline) => {
+            watchdog::spawn(pipeline.clone());
+            serve(pipeline).await
+        }
         Err(error) => {
             let message = error.to_string();
             tracing::error!(target: "microbatch::init", message);

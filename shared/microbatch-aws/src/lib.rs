@@ -6,5 +6,6 @@ pub mod lambda;
 pub mod logging;
 pub mod sdk;
 pub mod settings;
+mod watchdog;
 
 pub use self::dynamodb::DynamoDbStore;

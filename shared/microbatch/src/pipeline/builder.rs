@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Gates, Pipeline, Shared};
+use super::{Gates, Pipeline, Shared, Watches};
 use crate::{
     clock::{Clock, Random},
     config::{Config, ConfigError, Options, Problem},
@@ -86,6 +86,7 @@ impl<P: Processor> PipelineBuilder<P> {
             processor: Arc::new(self.processor),
             keys: KeyMaker::new(&config.namespace, key, self.fingerprint),
             gates: Gates::new(config.concurrency, host.store.chunk_size()),
+            watches: Watches::default(),
             started_ms: host.clock.now_ms(),
             store: host.store,
             clock: host.clock,

@@ -14,6 +14,8 @@ use crate::{
     record::StoredResult,
 };
 
+use super::watch::Watch;
+
 /// What the processor's future gives: the result to keep and the writes to commit.
 pub(super) type Produced<W> = Result<(StoredResult, Vec<W>), ProcessError>;
 
@@ -41,6 +43,8 @@ pub(super) struct Guarded<W> {
     future: Option<BoxFuture<'static, Produced<W>>>,
     ends_at_ms: u64,
     clock: Arc<dyn Clock>,
+    /// The watch of the thread that polls it.
+    watch: Option<Arc<Watch>>,
     /// Made when the future first waits: many never do.
     timer: Option<BoxFuture<'static, ()>>,
 }
@@ -52,7 +56,12 @@ impl<W> Guarded<W> {
         ends_at_ms: u64,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { index, future: Some(future), ends_at_ms, clock, timer: None }
+        Self { index, future: Some(future), ends_at_ms, clock, watch: None, timer: None }
+    }
+
+    pub(super) fn watched_by(mut self, watch: &Arc<Watch>) -> Self {
+        self.watch = Some(Arc::clone(watch));
+        self
     }
 
     fn end(&mut self, ended: Ended<W>) -> Poll<Ran<W>> {
@@ -67,7 +76,14 @@ impl<W> Future for Guarded<W> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         let Some(future) = &mut this.future else { return Poll::Pending };
-        match contain(|| future.as_mut().poll(cx)) {
+        if let Some(watch) = &this.watch {
+            watch.enter(this.index, this.clock.now_ms());
+        }
+        let polled = contain(|| future.as_mut().poll(cx));
+        if let Some(watch) = &this.watch {
+            watch.leave();
+        }
+        match polled {
             Ok(Poll::Ready(produced)) => return this.end(Ended::Returned(produced)),
             Err(Panicked) => return this.end(Ended::Panicked),
             Ok(Poll::Pending) => {}

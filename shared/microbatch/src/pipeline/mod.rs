@@ -9,12 +9,16 @@ mod gate;
 mod guarded;
 mod run;
 mod verdict;
+mod watch;
 mod workers;
 
 use std::{fmt, sync::Arc};
 
-pub use self::builder::{Host, PipelineBuilder};
-use self::gate::Gates;
+pub use self::{
+    builder::{Host, PipelineBuilder},
+    watch::Blocking,
+};
+use self::{gate::Gates, watch::Watches};
 use crate::{
     clock::{Clock, Random},
     config::Config,
@@ -43,6 +47,7 @@ struct Shared<P, S> {
     config: Config,
     keys: KeyMaker,
     gates: Gates,
+    watches: Watches,
     /// When the process started: an announced deadline before it was never a deadline.
     started_ms: u64,
 }
@@ -112,11 +117,17 @@ impl<P: Processor, S: Commit<P::Write>> Pipeline<P, S> {
         let messages = split_event(event).map_err(RunError::Event)?;
         let deadline_ms = resolve_deadline_ms(deadline_ms, shared.started_ms, now_ms, shared.config.timeout_ms);
         let schedule = Schedule::new(deadline_ms, &shared.config);
-        let finished = run::run(shared, &messages, schedule, now_ms).await;
+        let finished = run::run(shared, &messages, batch_id, schedule, now_ms).await;
         let report = finished.report(&messages, batch_id, shared.clock.now_ms().saturating_sub(now_ms), now_ms);
         shared.recorder.record(&report);
         let answers = report.items.iter().map(|item| (item.message_id, item.outcome.is_acknowledged()));
         BatchResponse::new(answers).map_err(RunError::Response)
+    }
+
+    /// Items that have kept their thread for longer than this: their code blocks. For a watchdog, which must not run on
+    /// the threads it watches.
+    pub fn blocking(&self, longer_than_ms: u64) -> Vec<Blocking> {
+        self.shared.watches.blocking(self.shared.clock.now_ms(), longer_than_ms)
     }
 
     /// The settings it runs with.

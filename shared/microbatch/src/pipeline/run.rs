@@ -45,10 +45,11 @@ use crate::{
 pub(super) async fn run<P: Processor, S: Commit<P::Write>>(
     shared: &Shared<P, S>,
     messages: &[Message<'_>],
+    batch_id: &str,
     schedule: Schedule,
     now_ms: u64,
 ) -> Finished {
-    let mut run = Run::new(shared, messages, schedule);
+    let mut run = Run::new(shared, messages, batch_id, schedule);
     run.enter(Phase::Running);
     if now_ms < schedule.respond_by_ms {
         run.drive().await;
@@ -140,7 +141,7 @@ struct Run<'r, P: Processor, S: Commit<P::Write>> {
 }
 
 impl<'r, P: Processor, S: Commit<P::Write>> Run<'r, P, S> {
-    fn new(shared: &'r Shared<P, S>, messages: &'r [Message<'r>], schedule: Schedule) -> Self {
+    fn new(shared: &'r Shared<P, S>, messages: &'r [Message<'r>], batch_id: &str, schedule: Schedule) -> Self {
         Self {
             shared,
             messages,
@@ -160,7 +161,7 @@ impl<'r, P: Processor, S: Commit<P::Write>> Run<'r, P, S> {
             claims: FuturesUnordered::new(),
             ready: VecDeque::new(),
             running: 0,
-            workers: Workers::new(shared.config.shards),
+            workers: Workers::new(shared.config.shards, &shared.watches, batch_id),
             to_complete: Vec::new(),
             completions: FuturesUnordered::new(),
             completing: 0,

@@ -2,6 +2,7 @@
 
 use std::{
     num::NonZeroUsize,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -11,33 +12,36 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::guarded::{Guarded, Ran};
+use super::{
+    guarded::{Guarded, Ran},
+    watch::{Watch, Watches},
+};
 
 /// The items being processed in one invocation.
 pub(super) enum Workers<W> {
-    InPlace(FuturesUnordered<Guarded<W>>),
+    InPlace(FuturesUnordered<Guarded<W>>, Arc<Watch>),
     Shards(Shards<W>),
 }
 
 impl<W: Send + 'static> Workers<W> {
-    pub(super) fn new(shards: NonZeroUsize) -> Self {
+    pub(super) fn new(shards: NonZeroUsize, watches: &Watches, batch_id: &str) -> Self {
         if shards == NonZeroUsize::MIN {
-            Workers::InPlace(FuturesUnordered::new())
+            Workers::InPlace(FuturesUnordered::new(), watches.open(batch_id))
         } else {
-            Workers::Shards(Shards::spawn(shards))
+            Workers::Shards(Shards::spawn(shards, watches, batch_id))
         }
     }
 
     pub(super) fn start(&mut self, item: Guarded<W>) {
         match self {
-            Workers::InPlace(items) => items.push(item),
+            Workers::InPlace(items, watch) => items.push(item.watched_by(watch)),
             Workers::Shards(shards) => shards.start(item),
         }
     }
 
     pub(super) fn poll_ran(&mut self, cx: &mut Context<'_>) -> Poll<Ran<W>> {
         match self {
-            Workers::InPlace(items) => match items.poll_next_unpin(cx) {
+            Workers::InPlace(items, _) => match items.poll_next_unpin(cx) {
                 Poll::Ready(Some(ran)) => Poll::Ready(ran),
                 // An empty set is asked again when something was started.
                 Poll::Ready(None) | Poll::Pending => Poll::Pending,
@@ -49,7 +53,7 @@ impl<W: Send + 'static> Workers<W> {
     /// Ends whatever still runs and waits until it has ended: no task outlives the invocation.
     pub(super) async fn stop(self) {
         match self {
-            Workers::InPlace(items) => drop(items),
+            Workers::InPlace(items, _) => drop(items),
             Workers::Shards(mut shards) => shards.tasks.shutdown().await,
         }
     }
@@ -58,13 +62,13 @@ impl<W: Send + 'static> Workers<W> {
 /// One task a vCPU, each polling its share of the items in place. Dropping it aborts them.
 pub(super) struct Shards<W> {
     tasks: JoinSet<()>,
-    inputs: Vec<UnboundedSender<Guarded<W>>>,
+    inputs: Vec<(UnboundedSender<Guarded<W>>, Arc<Watch>)>,
     results: UnboundedReceiver<Ran<W>>,
     next: usize,
 }
 
 impl<W: Send + 'static> Shards<W> {
-    fn spawn(count: NonZeroUsize) -> Self {
+    fn spawn(count: NonZeroUsize, watches: &Watches, batch_id: &str) -> Self {
         // Unbounded, but never longer than the concurrency limit: an item passes the gate before it is sent.
         let (result_sender, results) = unbounded_channel();
         let mut tasks = JoinSet::new();
@@ -72,17 +76,17 @@ impl<W: Send + 'static> Shards<W> {
             .map(|_| {
                 let (sender, input) = unbounded_channel();
                 tasks.spawn(work(input, result_sender.clone()));
-                sender
+                (sender, watches.open(batch_id))
             })
             .collect();
         Self { tasks, inputs, results, next: 0 }
     }
 
     fn start(&mut self, item: Guarded<W>) {
-        let shard = self.next % self.inputs.len();
+        let (input, watch) = &self.inputs[self.next % self.inputs.len()];
         self.next = self.next.wrapping_add(1);
         // A shard ends only when its input is closed, and its items' panics are contained.
-        let _sent = self.inputs[shard].send(item);
+        let _sent = input.send(item.watched_by(watch));
     }
 
     fn poll_ran(&mut self, cx: &mut Context<'_>) -> Poll<Ran<W>> {

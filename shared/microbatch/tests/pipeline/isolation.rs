@@ -98,3 +98,27 @@ proptest! {
         })?;
     }
 }
+
+#[tokio::test]
+async fn an_item_that_blocks_its_thread_is_seen_from_another() {
+    // Real time: the item blocks until the test has seen it.
+    let bench = std::sync::Arc::new(Bench::new());
+    let watcher = std::thread::spawn({
+        let (bench, running) = (std::sync::Arc::clone(&bench), std::sync::Arc::downgrade(&bench.seen));
+        move || {
+            while running.upgrade().is_some_and(|seen| !seen.unblock.load(Ordering::SeqCst)) {
+                if let Some(blocking) = bench.pipeline.blocking(5).pop() {
+                    bench.seen.unblock.store(true, Ordering::SeqCst);
+                    return Some(blocking);
+                }
+                std::thread::yield_now();
+            }
+            None
+        }
+    });
+    let (reported, _) = bench.send(&[&body("a", ""), &body("b", "block")]).await;
+    let blocking = watcher.join().expect("the watcher").expect("seen");
+    assert_eq!((&*blocking.batch_id, blocking.index), ("batch", 1));
+    assert_eq!(reported, [""; 0]);
+    assert_eq!(bench.pipeline.blocking(0), []);
+}

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -33,6 +33,8 @@ pub(crate) struct Item {
 #[derive(Default)]
 pub(crate) struct Seen {
     runs: Mutex<HashMap<String, usize>>,
+    /// Lets items that block go on.
+    pub(crate) unblock: AtomicBool,
     at_once: AtomicUsize,
     pub(crate) at_once_max: AtomicUsize,
 }
@@ -78,6 +80,11 @@ impl Processor for Scripted {
         match item.act.as_str() {
             "hang" => std::future::pending::<()>().await,
             "slow" => tokio::time::sleep(Duration::from_millis(item.ms)).await,
+            "block" => {
+                while !self.0.unblock.load(Ordering::SeqCst) {
+                    std::thread::yield_now();
+                }
+            }
             "panic" => panic!("on purpose"),
             "panic_late" => {
                 tokio::time::sleep(Duration::from_millis(item.ms)).await;
