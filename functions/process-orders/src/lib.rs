@@ -1,7 +1,7 @@
 //! Takes orders from a queue and writes each to the orders table.
 //!
 //! An order that is invalid is a permanent failure. One that amends an order which is not there yet is a transient one.
-//! Everything but [`orders::DynamoDbOrders`] runs without AWS.
+//! Nothing here talks to AWS: the processor returns its writes, and they are committed with the completion or not at all.
 
 pub mod config;
 mod currency;

@@ -2,29 +2,33 @@
 
 use std::{error::Error, fmt, time::Duration};
 
-use microbatch::{Done, ItemContext, NoWrites, Pipeline, PipelineBuilder, ProcessError, Processor};
+use microbatch::{Done, ItemContext, Pipeline, PipelineBuilder, ProcessError, Processor, WriteRefusal, WriteRefused};
+use microbatch_aws::dynamodb::DynamoDbWrite;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     order::{Order, OrderError},
-    orders::{BookError, OrderBook, Put},
+    orders::{require_order, write_order},
 };
 
 /// When to look again for an order that is to be amended. Messages of a standard queue overtake each other by seconds,
 /// not by minutes.
 pub const AMENDED_RETRY_AFTER: Duration = Duration::from_secs(15);
 
+/// Where the order itself stands among the writes. The one other write is the check of the order that it amends.
+const ORDER_WRITE: usize = 0;
+
 /// The function: which part of a message names the work, which must not differ, and what is done.
 ///
 /// The whole order is compared, so that a second order under a used id is a conflict rather than lost as a duplicate.
-pub fn pipeline<B: OrderBook>(book: B) -> PipelineBuilder<ProcessOrders<B>> {
-    Pipeline::builder(ProcessOrders::new(book)).key("order_id").fingerprint_body()
+pub fn pipeline(orders_table: impl Into<String>) -> PipelineBuilder<ProcessOrders> {
+    Pipeline::builder(ProcessOrders::new(orders_table)).key("order_id").fingerprint_body()
 }
 
-/// Writes each valid order to the order book.
+/// Turns each valid order into its writes.
 #[derive(Debug)]
-pub struct ProcessOrders<B> {
-    book: B,
+pub struct ProcessOrders {
+    orders_table: String,
 }
 
 /// The result that is kept with a completed order, and replayed for a duplicate.
@@ -38,92 +42,68 @@ pub struct Receipt {
     pub currency: String,
 }
 
-impl<B: OrderBook> ProcessOrders<B> {
-    /// Writes orders to this book.
-    pub fn new(book: B) -> Self {
-        Self { book }
-    }
-
-    /// Where the orders go.
-    pub fn book(&self) -> &B {
-        &self.book
-    }
-
-    async fn accept(&self, order: Order) -> Result<Receipt, Failure> {
-        order.validate()?;
-        if let Some(amended) = &order.amends
-            && !self.book.contains(amended).await?
-        {
-            return Err(Failure::AmendedOrderMissing);
-        }
-        match self.book.put(&order).await? {
-            Put::Kept => {
-                let Order { order_id, total_minor, currency, .. } = order;
-                Ok(Receipt { order_id, total_minor, currency })
-            }
-            Put::Taken => Err(Failure::OrderIdTaken),
-        }
+impl ProcessOrders {
+    /// Orders go to this table, whose partition key is [`PARTITION_KEY`](crate::orders::PARTITION_KEY).
+    pub fn new(orders_table: impl Into<String>) -> Self {
+        Self { orders_table: orders_table.into() }
     }
 }
 
-impl<B: OrderBook> Processor for ProcessOrders<B> {
+impl Processor for ProcessOrders {
     type Item = Order;
     type Output = Receipt;
-    type Write = NoWrites;
+    type Write = DynamoDbWrite;
 
-    async fn process(&self, order: Order, _cx: &ItemContext) -> Result<Done<Receipt>, ProcessError> {
-        let receipt = self.accept(order).await.map_err(Failure::classify)?;
-        Ok(receipt.into())
+    async fn process(&self, order: Order, _cx: &ItemContext) -> Result<Done<Receipt, DynamoDbWrite>, ProcessError> {
+        order.validate().map_err(|error| Failure::Invalid(error).classify())?;
+        let table = &self.orders_table;
+        let mut writes = vec![write_order(table, &order).into()];
+        writes.extend(order.amends.as_ref().map(|amended| require_order(table, amended).into()));
+        let Order { order_id, total_minor, currency, .. } = order;
+        Ok(Done::with_writes(Receipt { order_id, total_minor, currency }, writes))
+    }
+
+    fn write_refused(&self, refused: WriteRefused) -> ProcessError {
+        let failure = match refused.reason {
+            WriteRefusal::Invalid => Failure::NotWritable,
+            WriteRefusal::Condition if refused.index == ORDER_WRITE => Failure::OrderIdTaken,
+            WriteRefusal::Condition => Failure::AmendedOrderMissing,
+        };
+        failure.classify()
     }
 }
 
 /// Why an order was not written.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
     /// The order is invalid, and stays so.
     Invalid(OrderError),
-    /// The order that this one replaces is not in the book yet: a standard queue does not keep order.
+    /// The order that this one replaces is not in the table yet: a standard queue does not keep order.
     AmendedOrderMissing,
     /// Another order has this order's id.
     OrderIdTaken,
-    /// The order book could not be read or written.
-    Book(BookError),
+    /// The table cannot take the order.
+    NotWritable,
 }
 
 impl Failure {
     /// A short stable name for logs and dashboards.
-    pub const fn code(&self) -> &'static str {
+    pub const fn code(self) -> &'static str {
         match self {
             Self::Invalid(error) => error.code(),
             Self::AmendedOrderMissing => "amended_order_missing",
             Self::OrderIdTaken => "order_id_taken",
-            Self::Book(error) => error.code(),
+            Self::NotWritable => "order_not_writable",
         }
     }
 
     /// Says whether trying again can help, and when.
     fn classify(self) -> ProcessError {
-        let code = self.code();
         let error = match self {
-            Self::Invalid(_) | Self::OrderIdTaken => ProcessError::permanent(self),
+            Self::Invalid(_) | Self::OrderIdTaken | Self::NotWritable => ProcessError::permanent(self),
             Self::AmendedOrderMissing => ProcessError::transient(self).retry_after(AMENDED_RETRY_AFTER),
-            // A write may have arrived unseen. To run again is safe, as the book takes the same order twice, so this
-            // is no unknown effect that has to keep the key held.
-            Self::Book(_) => ProcessError::transient(self),
         };
-        error.code(code)
-    }
-}
-
-impl From<OrderError> for Failure {
-    fn from(error: OrderError) -> Self {
-        Self::Invalid(error)
-    }
-}
-
-impl From<BookError> for Failure {
-    fn from(error: BookError) -> Self {
-        Self::Book(error)
+        error.code(self.code())
     }
 }
 
@@ -133,7 +113,9 @@ impl fmt::Display for Failure {
             Self::Invalid(error) => write!(f, "the order is invalid: {error}"),
             Self::AmendedOrderMissing => f.write_str("the order to be amended is not in the orders table yet"),
             Self::OrderIdTaken => f.write_str("another order is in the orders table under this order's id"),
-            Self::Book(error) => error.fmt(f),
+            Self::NotWritable => {
+                f.write_str("the orders table cannot take the order: is its key order_id, a string, alone?")
+            }
         }
     }
 }
@@ -144,36 +126,10 @@ impl Error for Failure {}
 mod tests {
     use std::sync::Arc;
 
-    use microbatch::clock::{BoxFuture, Clock};
+    use microbatch_aws::clock::SystemClock;
 
     use super::*;
-    use crate::{order::Line, orders::MemoryOrders};
-
-    /// No time passes; nothing here waits.
-    struct Stopped;
-
-    impl Clock for Stopped {
-        fn now_ms(&self) -> u64 {
-            1_763_900_000_000
-        }
-
-        fn sleep_until(&self, _at_ms: u64) -> BoxFuture<'static, ()> {
-            Box::pin(std::future::pending())
-        }
-    }
-
-    /// A book whose table does not answer.
-    struct Down;
-
-    impl OrderBook for Down {
-        async fn contains(&self, _order_id: &str) -> Result<bool, BookError> {
-            Err(BookError::unreachable("GetItem"))
-        }
-
-        async fn put(&self, _order: &Order) -> Result<Put, BookError> {
-            Err(BookError::unreachable("PutItem"))
-        }
-    }
+    use crate::order::Line;
 
     fn order(order_id: &str) -> Order {
         Order {
@@ -186,78 +142,59 @@ mod tests {
         }
     }
 
-    fn amending(order_id: &str, amended: &str) -> Order {
-        Order { amends: Some(amended.to_owned()), ..order(order_id) }
+    async fn process(order: Order) -> Result<Done<Receipt, DynamoDbWrite>, ProcessError> {
+        let cx = ItemContext::for_tests(Arc::new(SystemClock));
+        ProcessOrders::new("orders").process(order, &cx).await
     }
 
-    async fn process<B: OrderBook>(processor: &ProcessOrders<B>, order: Order) -> Result<Receipt, ProcessError> {
-        let cx = ItemContext::for_tests(Arc::new(Stopped));
-        processor.process(order, &cx).await.map(|done| done.into_parts().0)
-    }
-
-    fn in_memory() -> ProcessOrders<MemoryOrders> {
-        ProcessOrders::new(MemoryOrders::default())
+    fn refused(index: usize, reason: WriteRefusal) -> ProcessError {
+        ProcessOrders::new("orders").write_refused(WriteRefused { index, reason })
     }
 
     #[tokio::test]
-    async fn a_good_order_is_written_and_gets_a_receipt() {
-        let processor = in_memory();
-        let receipt = process(&processor, order("o-1")).await.expect("valid");
-        assert_eq!(receipt, Receipt { order_id: "o-1".to_owned(), total_minor: 2_500, currency: "EUR".to_owned() });
-        assert_eq!(processor.book().snapshot()["o-1"], order("o-1"));
+    async fn a_good_order_gets_a_receipt_and_one_write() {
+        let done = process(order("o-1")).await.expect("valid");
+        let receipt = Receipt { order_id: "o-1".to_owned(), total_minor: 2_500, currency: "EUR".to_owned() };
+        assert_eq!(*done.output(), receipt);
+        assert_eq!(done.writes(), [write_order("orders", &order("o-1")).into()]);
     }
 
     #[tokio::test]
-    async fn a_redelivered_order_is_written_once_and_gets_the_same_receipt() {
-        let processor = in_memory();
-        let first = process(&processor, order("o-1")).await.expect("valid");
-        let second = process(&processor, order("o-1")).await.expect("the same order again");
-        assert_eq!(first, second);
-        assert_eq!(processor.book().snapshot().len(), 1);
-    }
-
-    #[tokio::test]
-    async fn another_order_under_a_taken_id_is_permanent_and_changes_nothing() {
-        let processor = in_memory();
-        process(&processor, order("o-1")).await.expect("valid");
-        let other = Order { customer_id: "c-2".to_owned(), ..order("o-1") };
-        let error = process(&processor, other).await.expect_err("taken");
-        assert!(error.is_permanent());
-        assert_eq!(error.failure_code(), Some("order_id_taken"));
-        assert_eq!(processor.book().snapshot()["o-1"], order("o-1"));
+    async fn an_amendment_also_requires_what_it_amends() {
+        let amending = Order { amends: Some("o-1".to_owned()), ..order("o-2") };
+        let done = process(amending.clone()).await.expect("valid");
+        let expected = [write_order("orders", &amending).into(), require_order("orders", "o-1").into()];
+        assert_eq!(done.writes(), expected);
     }
 
     #[tokio::test]
     async fn an_invalid_order_is_permanent_and_not_written() {
-        let processor = in_memory();
-        let invalid = Order { total_minor: 1, ..order("o-1") };
-        let error = process(&processor, invalid).await.expect_err("invalid");
+        let error = process(Order { total_minor: 1, ..order("o-1") }).await.expect_err("invalid");
         assert!(error.is_permanent());
         assert_eq!(error.failure_code(), Some("total_mismatch"));
-        assert!(processor.book().snapshot().is_empty());
     }
 
-    #[tokio::test]
-    async fn an_amended_order_that_is_missing_is_waited_for() {
-        let processor = in_memory();
-        let error = process(&processor, amending("o-2", "o-1")).await.expect_err("o-1 is missing");
-        assert!(!error.is_permanent());
+    #[test]
+    fn a_refused_order_is_one_whose_id_is_taken() {
+        let error = refused(0, WriteRefusal::Condition);
+        assert!(error.is_permanent());
+        assert_eq!(error.failure_code(), Some("order_id_taken"));
+    }
+
+    #[test]
+    fn an_amended_order_that_is_missing_is_waited_for() {
+        let error = refused(1, WriteRefusal::Condition);
+        assert!(!error.is_permanent() && !error.is_effect_unknown());
         assert_eq!(error.failure_code(), Some("amended_order_missing"));
         assert_eq!(error.retry_after_hint(), Some(AMENDED_RETRY_AFTER));
-        assert!(processor.book().snapshot().is_empty());
-
-        process(&processor, order("o-1")).await.expect("valid");
-        process(&processor, amending("o-2", "o-1")).await.expect("o-1 is there now");
-        assert_eq!(processor.book().snapshot().len(), 2);
     }
 
-    #[tokio::test]
-    async fn a_book_that_is_down_is_transient_and_safe_to_try_again() {
-        for order in [order("o-1"), amending("o-2", "o-1")] {
-            let error = process(&ProcessOrders::new(Down), order).await.expect_err("down");
-            assert!(!error.is_permanent());
-            assert!(!error.is_effect_unknown());
-            assert_eq!(error.failure_code(), Some("orders_unreachable"));
+    #[test]
+    fn what_the_table_cannot_take_is_permanent() {
+        for index in [0, 1] {
+            let error = refused(index, WriteRefusal::Invalid);
+            assert!(error.is_permanent());
+            assert_eq!(error.failure_code(), Some("order_not_writable"));
         }
     }
 }

@@ -95,8 +95,11 @@ where
     }
     let (builder, settings) = configure(make.await)?;
     let client = sdk::store_client(&sdk::sdk_config().await, settings.store_timeout_ms);
-    let store = DynamoDbStore::new(client, settings.table);
-    store.warm_up().await?;
+    let store = DynamoDbStore::new(client, settings.table).layout(settings.layout).calls(settings.store_calls);
+    // Without idempotency the table is only needed for the processor's own transactions.
+    if builder.is_idempotent() {
+        store.warm_up().await?;
+    }
     let host = Host {
         store,
         clock: Arc::new(SystemClock),

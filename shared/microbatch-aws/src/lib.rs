@@ -9,3 +9,8 @@ pub mod settings;
 mod watchdog;
 
 pub use self::dynamodb::DynamoDbStore;
+
+/// The README's code, compiled with the other doctests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+mod readme {}

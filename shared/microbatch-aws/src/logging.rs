@@ -71,6 +71,23 @@ impl Recorder for LogRecorder {
                 log_item(report.batch_id, item);
             }
         }
+        for error in report.store_errors {
+            tracing::warn!(
+                target: "microbatch::store",
+                batch_id = report.batch_id,
+                code = error.code(),
+                %error,
+                "store error"
+            );
+        }
+        if report.counts.unordered_fifo > 0 {
+            tracing::warn!(
+                target: "microbatch::batch",
+                batch_id = report.batch_id,
+                records = report.counts.unordered_fifo,
+                "messages of a FIFO queue: this version does not keep their order"
+            );
+        }
         log_batch(report);
     }
 }

@@ -4,6 +4,8 @@ use std::fmt;
 
 use microbatch::{Options, config::Problem, transition::OnLapsedLease};
 
+use crate::dynamodb::{Layout, StoreCalls};
+
 /// A variable and what it means. The README's table is made of these.
 #[derive(Debug, Clone, Copy)]
 pub struct Variable {
@@ -18,6 +20,11 @@ const NAMESPACE: &str = "MICROBATCH_NAMESPACE";
 const ON_LAPSED_LEASE: &str = "MICROBATCH_ON_LAPSED_LEASE";
 const STORE_TIMEOUT_MS: &str = "MICROBATCH_STORE_TIMEOUT_MS";
 const ITEM_LOG: &str = "MICROBATCH_ITEM_LOG";
+const IDEMPOTENCY: &str = "MICROBATCH_IDEMPOTENCY";
+const STORE_CALLS: &str = "MICROBATCH_STORE_CALLS";
+const ATTRIBUTES: &str = "MICROBATCH_ATTRIBUTES";
+const SORT_KEY: &str = "MICROBATCH_SORT_KEY";
+const PARTITION: &str = "MICROBATCH_PARTITION";
 
 /// Whole numbers: the variable, and the field of [`Options`] that it sets.
 type Number = (Variable, fn(&mut Options) -> &mut u64);
@@ -109,6 +116,21 @@ const NUMBERS: &[Number] = &[
         },
         |options| &mut options.result_bytes_max,
     ),
+    (
+        Variable {
+            name: "MICROBATCH_COMPLETED_CACHE_ENTRIES",
+            meaning: "How many completed keys the process remembers, so that their redelivery costs no request. 0 to 1,000,000; \
+                      default 0, off.",
+        },
+        |options| &mut options.completed_cache_entries,
+    ),
+    (
+        Variable {
+            name: "MICROBATCH_COMPLETED_CACHE_MS",
+            meaning: "How long it remembers them; so long may a corrected record stay unseen. 1 to 60,000, which is the default.",
+        },
+        |options| &mut options.completed_cache_ms,
+    ),
 ];
 
 const OTHERS: &[Variable] = &[
@@ -126,6 +148,23 @@ const OTHERS: &[Variable] = &[
         meaning: "Longest time for one request to the idempotency table. 10 to 60,000; default 1,000.",
     },
     Variable { name: ITEM_LOG, meaning: "Which items get a log line: failures, all or none. Default failures." },
+    Variable {
+        name: IDEMPOTENCY,
+        meaning: "on or off. Off, nothing is claimed and every delivery of a message runs. Default on.",
+    },
+    Variable {
+        name: STORE_CALLS,
+        meaning: "How claims and completions are sent: batched, 25 to a request, or single. Default batched.",
+    },
+    Variable {
+        name: ATTRIBUTES,
+        meaning: "Other names for the record's attributes, as expiration=ttl,status=state. Default none.",
+    },
+    Variable {
+        name: SORT_KEY,
+        meaning: "The sort key that holds the idempotency key, in a table whose key has two parts. Default none.",
+    },
+    Variable { name: PARTITION, meaning: "The partition key's value beside MICROBATCH_SORT_KEY. Default idempotency." },
 ];
 
 /// Every variable that is read.
@@ -153,6 +192,10 @@ pub struct Settings {
     pub store_timeout_ms: u64,
     /// Which items get a log line.
     pub item_log: ItemLog,
+    /// How claims and completions are sent.
+    pub store_calls: StoreCalls,
+    /// Where in the table a record stands.
+    pub layout: Layout,
 }
 
 /// Everything that is wrong with the environment, at once.
@@ -211,11 +254,17 @@ pub fn from_variables(
     {
         options.on_lapsed_lease = policy;
     }
+    if let Some(on) = reader.choice(IDEMPOTENCY, &[("on", true), ("off", false)]) {
+        options.idempotency = on;
+    }
+    let calls = [("batched", StoreCalls::Batched), ("single", StoreCalls::Single)];
     let log = [("failures", ItemLog::Failures), ("all", ItemLog::All), ("none", ItemLog::None)];
     let settings = Settings {
         table: reader.required_text(TABLE, "the idempotency table's name"),
         store_timeout_ms: reader.number(STORE_TIMEOUT_MS, 10..=60_000).unwrap_or(1_000),
         item_log: reader.choice(ITEM_LOG, &log).unwrap_or(ItemLog::Failures),
+        store_calls: reader.choice(STORE_CALLS, &calls).unwrap_or_default(),
+        layout: reader.layout(),
     };
     reader.refuse_wrong_options(options);
     reader.refuse_unknown();
@@ -261,6 +310,32 @@ impl Reader {
             self.problem(name, format!("expected one of {}, found {text:?}", choices.join(", ")));
         }
         found.map(|(_, value)| *value)
+    }
+
+    fn layout(&mut self) -> Layout {
+        let renamed = self.text(ATTRIBUTES).unwrap_or_default();
+        let pairs = renamed.split(',').map(str::trim).filter(|pair| !pair.is_empty());
+        let pairs: Vec<_> = pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).collect();
+        let layout = Layout::renamed(pairs.iter().map(|(ours, theirs)| (ours.trim(), theirs.trim())));
+        let layout = layout.unwrap_or_else(|error| {
+            self.problem(ATTRIBUTES, error.to_string());
+            Layout::default()
+        });
+        let partition = self.text(PARTITION);
+        match (self.text(SORT_KEY), partition) {
+            (None, None) => layout,
+            (None, Some(_)) => {
+                self.problem(PARTITION, format!("set without {SORT_KEY}, which it goes with"));
+                layout
+            }
+            (Some(sort_key), partition) => {
+                let partition = partition.unwrap_or_else(|| "idempotency".to_owned());
+                layout.composite_key(&sort_key, &partition).unwrap_or_else(|error| {
+                    self.problem(SORT_KEY, error.to_string());
+                    Layout::default()
+                })
+            }
+        }
     }
 
     /// Ranges are [`Options`]' own; here their problems get the variables' names.
@@ -330,6 +405,24 @@ mod tests {
              MICROBATCH_CONCURRENCY: expected 1 to 10000, found 0; \
              unknown variable: MICROBATCH_CONCURENCY; the settings are listed in the README"
         );
+    }
+
+    #[test]
+    fn a_layout_is_read_and_what_is_wrong_with_it_said() {
+        let table = ("MICROBATCH_TABLE", "t");
+        let (_, settings) =
+            read(&[table, ("MICROBATCH_ATTRIBUTES", "expiration=ttl, id = pk"), ("MICROBATCH_SORT_KEY", "sk")]);
+        let layout = Layout::renamed([("expiration", "ttl"), ("id", "pk")])
+            .and_then(|layout| layout.composite_key("sk", "idempotency"));
+        assert_eq!(Ok(settings.expect("valid").layout), layout);
+        for wrong in [
+            ("MICROBATCH_ATTRIBUTES", "ttl"),
+            ("MICROBATCH_ATTRIBUTES", "expiration=status"),
+            ("MICROBATCH_PARTITION", "p"),
+        ] {
+            let (_, settings) = read(&[table, wrong]);
+            assert!(settings.expect_err("wrong").to_string().contains(wrong.0), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -45,11 +45,13 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct Invoke {
-    /// The SQS event: a JSON file, or - for standard input [default: events/orders.json of the workspace]
+    /// The SQS event: a JSON file, or - for standard input [default: events/orders.json, unless the
+    /// package names one]
     pub(crate) event: Option<PathBuf>,
     /// A package of the workspace, which is built; or the path of a built binary, which contains a /
-    #[arg(long, value_name = "NAME|PATH", default_value = "process-orders")]
-    pub(crate) function: String,
+    /// [default: process-orders, or the only one]
+    #[arg(long, value_name = "NAME|PATH")]
+    pub(crate) function: Option<String>,
     /// Keep the tables in this folder, so that the next run finds them
     #[arg(long, value_name = "DIR", conflicts_with = "endpoint_url")]
     pub(crate) state: Option<PathBuf>,

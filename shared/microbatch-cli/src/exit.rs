@@ -12,7 +12,7 @@ Exit codes:
   4    The function died, failed in its init, or gave no answer in time
   5    The function answered nonsense: no JSON, no batch response, an id that the event does not hold
   6    Something around it failed: the build, DynamoDB, a port, a state folder in use
-  130  Interrupted (143: terminated)";
+  130  Interrupted (129: hung up; 143: terminated)";
 
 /// How the command ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,64 +1,60 @@
 //! `microbatch invoke`: one event, one function, one answer.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use microbatch_local::dynamodb::EmbeddedDynamoDb;
-use microbatch_local::environment::{self, TABLE_VARIABLE};
-use microbatch_local::event::{self, SqsEvent};
-use microbatch_local::function::{Function, FunctionFailure, FunctionSpec, LogSink, LogStream};
+use microbatch_local::dynamodb::{DynamoDbError, EmbeddedDynamoDb};
+use microbatch_local::environment::{self, DEFAULT_TABLE, TABLE_VARIABLE};
+use microbatch_local::event::SqsEvent;
+use microbatch_local::function::{Function, FunctionFailure, FunctionSpec, LogSink, LogStream, StartError};
 use microbatch_local::items::{self, ItemReport, LogLine};
 use microbatch_local::response;
-use microbatch_local::runtime_api::{InvocationResult, LAMBDA_PAYLOAD_LIMIT_BYTES};
+use microbatch_local::runtime_api::InvocationResult;
 use microbatch_local::tables::{self, Endpoint, TableSpec};
 
 use crate::args::Invoke;
 use crate::exit::{Exit, Failure};
+use crate::input::Source;
 use crate::report::Report;
 use crate::target::Target;
-use crate::{input, target, terminal};
+use crate::{target, terminal};
 
 /// Item reports kept of one run; a batch has 10,000 records at most.
 const ITEMS_KEPT: usize = 100_000;
 
+const BINARY_HINT: &str = "\nA binary given by its path comes without its package, which says what it needs: --env sets \
+                           variables, --table makes tables.";
+
 /// Runs the subcommand.
 pub(crate) async fn run(args: Invoke) -> Result<Exit, Failure> {
     let workspace = target::workspace().await;
-    let events = workspace.as_ref().ok().map(|workspace| workspace.root.join("events"));
-    let path = event_path(args.event.clone(), events.as_ref())?;
-    let bytes = input::read(&path, events).await?;
-    let event = event::check(&bytes).map_err(|problem| Failure::usage(format!("{}: {problem}", source_name(&path))))?;
-    if bytes.len() > LAMBDA_PAYLOAD_LIMIT_BYTES {
-        terminal::note(&format!(
-            "the event has {} bytes; Lambda takes {LAMBDA_PAYLOAD_LIMIT_BYTES} at most",
-            bytes.len()
-        ));
-    }
-    let target = target::resolve(&args.function, args.release, workspace.as_ref()).await?;
+    let root = workspace.as_ref().ok().map(|workspace| workspace.root.as_path());
+    let target = target::find(args.function.as_deref(), workspace.as_ref());
+    // What is wrong with the event is told first; but the function's package may name the default.
+    let default = target.as_ref().ok().and_then(|target| target.needs().event);
+    let (bytes, event) = Source::new(args.event.as_deref(), default.as_deref(), root)?.read().await?;
+    let target = target?;
+    let program = target.build(args.release).await?;
 
     let database = Database::open(&args).await?;
-    let spec = prepare(&args, target, &database.endpoint).await?;
+    let env = prepare(&args, &target, &database.endpoint).await?;
+    let spec = FunctionSpec { name: target.name().to_owned(), program, env };
     let log = Arc::new(Log::new(args.verbose));
-    let function = Function::start(spec, sink(&log)).await.map_err(Failure::environment)?;
+    let function = Function::start(spec, sink(&log)).await.map_err(not_started)?;
     let answer = invoke(&function, bytes, args.timeout).await;
     // Stopped first, so that every line it printed has arrived.
     function.stop().await;
     database.close().await;
-    conclude(&function, &event, answer, &log)
+    conclude(&target, &function, &event, answer, &log)
 }
 
-fn event_path(event: Option<PathBuf>, events: Option<&PathBuf>) -> Result<PathBuf, Failure> {
-    event.or_else(|| events.map(|events| events.join("orders.json"))).ok_or_else(|| {
-        Failure::usage(
-            "no cargo workspace here, so there is no default event; name a JSON file, or - for standard input",
-        )
-    })
-}
-
-fn source_name(path: &std::path::Path) -> String {
-    if path.as_os_str() == "-" { "standard input".to_owned() } else { path.display().to_string() }
+/// A file that is no program was named as one.
+fn not_started(error: StartError) -> Failure {
+    match error {
+        StartError::Spawn { .. } => Failure::usage(error),
+        StartError::RuntimeApi(_) => Failure::environment(error),
+    }
 }
 
 /// The `DynamoDB` of a run: its own, or another.
@@ -72,7 +68,10 @@ impl Database {
         if let Some(url) = &args.endpoint_url {
             return Ok(Self { embedded: None, endpoint: Endpoint::parse(url).map_err(Failure::usage)? });
         }
-        let embedded = EmbeddedDynamoDb::start(args.state.as_deref()).await.map_err(Failure::environment)?;
+        let embedded = EmbeddedDynamoDb::start(args.state.as_deref()).await.map_err(|error| match error {
+            DynamoDbError::NotState { .. } => Failure::usage(error),
+            other => Failure::environment(other),
+        })?;
         let endpoint = Endpoint::parse(&embedded.endpoint_url()).map_err(Failure::environment)?;
         Ok(Self { embedded: Some(embedded), endpoint })
     }
@@ -85,17 +84,22 @@ impl Database {
 }
 
 /// Makes the tables and gathers the environment. What the command line says wins over the package, and that over the defaults.
-async fn prepare(args: &Invoke, target: Target, endpoint: &Endpoint) -> Result<FunctionSpec, Failure> {
+async fn prepare(args: &Invoke, target: &Target, endpoint: &Endpoint) -> Result<BTreeMap<String, String>, Failure> {
+    let needs = target.needs();
     let mut env = environment::local(endpoint.url(), endpoint.is_loopback());
-    env.extend(target.needs.env);
+    env.extend(needs.env);
     env.extend(args.env.iter().cloned());
 
     let own = env.get(TABLE_VARIABLE).map(TableSpec::idempotency);
-    let tables = own.into_iter().chain(target.needs.tables).chain(args.table.iter().cloned());
+    if own.as_ref().is_some_and(|table| table.name.is_empty()) {
+        let message = format!("{TABLE_VARIABLE} is empty; name a table, or leave it out for the table {DEFAULT_TABLE}");
+        return Err(Failure::usage(message));
+    }
+    let tables = own.into_iter().chain(needs.tables).chain(args.table.iter().cloned());
     let by_name: BTreeMap<String, TableSpec> = tables.map(|table| (table.name.clone(), table)).collect();
     let tables: Vec<TableSpec> = by_name.into_values().collect();
     tables::ensure(endpoint, &tables).await.map_err(Failure::environment)?;
-    Ok(FunctionSpec { name: target.name, program: target.program, env })
+    Ok(env)
 }
 
 /// What an invocation brought, and what it cost.
@@ -111,7 +115,13 @@ async fn invoke(function: &Function, event: Vec<u8>, timeout: Duration) -> Answe
     Answer { result, elapsed: start.elapsed(), peak_kib: function.peak_resident_kib() }
 }
 
-fn conclude(function: &Function, event: &SqsEvent, answer: Answer, log: &Log) -> Result<Exit, Failure> {
+fn conclude(
+    target: &Target,
+    function: &Function,
+    event: &SqsEvent,
+    answer: Answer,
+    log: &Log,
+) -> Result<Exit, Failure> {
     let (items, other_lines) = log.taken();
     let mut report = Report::new(event, items, answer.elapsed, answer.peak_kib);
     report.other_lines = other_lines;
@@ -135,7 +145,13 @@ fn conclude(function: &Function, event: &SqsEvent, answer: Answer, log: &Log) ->
         }
         Err(failure) => {
             report.print();
-            let message = format!("{failure}{}", last_words(function, log.verbose));
+            let more = match (&failure, target) {
+                (FunctionFailure::Init(error), Target::Binary { .. }) if !error.message.is_empty() => BINARY_HINT,
+                // It has said why; what it printed besides says the same.
+                (FunctionFailure::Init(error), _) if !error.message.is_empty() => "",
+                _ => &last_words(function, log.verbose),
+            };
+            let message = format!("{failure}{more}");
             Err(Failure { exit: Exit::FunctionDied, message })
         }
     }

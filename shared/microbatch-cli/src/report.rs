@@ -1,6 +1,6 @@
 //! The table of items and the summary, on standard error.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use microbatch_local::event::SqsEvent;
@@ -15,9 +15,16 @@ const ROWS_SHOWN: usize = 50;
 const ID_CHARS: usize = 100;
 const REASON_CHARS: usize = 60;
 
+/// The codes of a processor that gave none: then the error's type says more.
+const GENERIC_CODES: [&str; 2] = ["transient", "permanent"];
+/// The code of an item for which the time-out was too short from the start.
+const NO_TIME_LEFT: &str = "no_time_left";
+const NO_TIME_LEFT_HINT: &str = "The function's time-out leaves no time to start an item: it should exceed \
+                                 MICROBATCH_DEADLINE_MARGIN_MS plus MICROBATCH_SETTLE_MS, 500 ms each by default.";
+
 /// The outcomes in the order of the summary; any other comes after them.
 const OUTCOMES: [&str; 7] = ["Processed", "Duplicate", "Busy", "Conflict", "Failed", "Rejected", "Abandoned"];
-const HEADINGS: [&str; 5] = ["message id", "outcome", "attempt", "ms", "reason"];
+const HEADINGS: [&str; 5] = ["message id", "outcome", "try", "ms", "reason"];
 
 /// What is known of a run.
 pub(crate) struct Report {
@@ -69,6 +76,9 @@ impl Report {
             };
             lines.push(paint.paint(Colour::Dim, &text));
         }
+        if self.items.iter().any(|item| item.code.as_deref() == Some(NO_TIME_LEFT)) {
+            lines.push(NO_TIME_LEFT_HINT.to_owned());
+        }
         lines.push(self.summary(&rows));
         lines
     }
@@ -76,22 +86,23 @@ impl Report {
     /// A row for each record of the event: from its log line, else from the response, if there is either.
     fn rows(&self) -> Vec<Row> {
         let logged: HashMap<usize, &ItemReport> = self.items.iter().map(|item| (item.index, item)).collect();
-        let mut left: HashMap<&str, usize> = HashMap::new();
-        for id in self.reported.iter().flatten() {
-            *left.entry(id).or_default() += 1;
-        }
         let mut rows = Vec::with_capacity(self.message_ids.len());
+        let reported = self.reported_ids();
         for (index, id) in self.message_ids.iter().enumerate() {
-            let entry = id.as_deref().and_then(|id| left.get_mut(id)).filter(|left| **left > 0);
-            let reported = entry.map(|left| *left -= 1).is_some();
+            let is_reported = reported.contains(&id.as_deref());
             let id = id.as_deref().map_or_else(|| format!("(record {index}, no id)"), |id| tame(id, ID_CHARS));
             match logged.get(&index) {
                 Some(item) => rows.push(logged_row(id, item)),
-                None if self.reported.is_some() => rows.push(derived_row(id, reported)),
+                None if self.reported.is_some() => rows.push(derived_row(id, is_reported)),
                 None => {}
             }
         }
         rows
+    }
+
+    /// A record is reported if its id is: of two with one id, a response may name it once.
+    fn reported_ids(&self) -> HashSet<Option<&str>> {
+        self.reported.iter().flatten().map(|id| Some(id.as_str())).collect()
     }
 
     fn summary(&self, rows: &[Row]) -> String {
@@ -101,8 +112,10 @@ impl Report {
         if !outcomes.is_empty() {
             parts[0] = format!("{}: {outcomes}", parts[0]);
         }
-        if let Some(reported) = &self.reported {
-            parts.push(format!("{} acknowledged, {} reported", records.saturating_sub(reported.len()), reported.len()));
+        if self.reported.is_some() {
+            let ids = self.reported_ids();
+            let reported = self.message_ids.iter().filter(|id| ids.contains(&id.as_deref())).count();
+            parts.push(format!("{} acknowledged, {reported} reported", records - reported));
         }
         parts.push(format!("{} ms", self.elapsed.as_millis()));
         if let Some(kib) = self.peak_kib {
@@ -124,8 +137,28 @@ fn logged_row(id: String, item: &ItemReport) -> Row {
         outcome: tame(&item.outcome, REASON_CHARS),
         attempt: number(item.tries),
         ms: number(item.elapsed_ms),
-        reason: item.code.as_deref().map(|code| tame(code, REASON_CHARS)).unwrap_or_default(),
+        reason: reason(item),
     }
+}
+
+fn reason(item: &ItemReport) -> String {
+    let code = item.code.as_deref().unwrap_or_default();
+    match item.error_type.as_deref().filter(|_| GENERIC_CODES.contains(&code)) {
+        Some(error_type) => tame(&format!("{code}: {}", without_paths(error_type)), REASON_CHARS),
+        None => tame(code, REASON_CHARS),
+    }
+}
+
+/// A long type without the modules that its parts are in; a short one as it is.
+fn without_paths(error_type: &str) -> String {
+    if error_type.len() <= REASON_CHARS / 2 {
+        return error_type.to_owned();
+    }
+    let parts: Vec<&str> = error_type.split("::").collect();
+    let last = parts.len() - 1;
+    let is_name = |c: char| c.is_alphanumeric() || c == '_';
+    let kept = |(n, part): (usize, &&str)| if n < last { part.trim_end_matches(is_name) } else { part }.to_owned();
+    parts.iter().enumerate().map(kept).collect()
 }
 
 /// A function that logs no items is known by its response alone.
@@ -209,6 +242,7 @@ mod tests {
             tries: Some(2),
             elapsed_ms: Some(13),
             code: (!is_good(outcome)).then(|| "unknown_currency".to_owned()),
+            error_type: None,
         }
     }
 
@@ -224,9 +258,9 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "message id  outcome    attempt  ms  reason",
-                "m-0         Processed        2  13",
-                "m-1         Rejected         2  13  unknown_currency",
+                "message id  outcome    try  ms  reason",
+                "m-0         Processed    2  13",
+                "m-1         Rejected     2  13  unknown_currency",
                 "2 records: 1 Processed, 1 Rejected; 1 acknowledged, 1 reported; 31 ms; peak 17.4 MB",
             ]
         );
@@ -238,6 +272,35 @@ mod tests {
         assert_eq!(lines[1], "m-0         reported");
         assert_eq!(lines[2], "m-1         acknowledged");
         assert_eq!(lines[3], "2 records; 1 acknowledged, 1 reported; 31 ms; peak 17.4 MB");
+    }
+
+    #[test]
+    fn a_code_that_says_little_comes_with_the_errors_type() {
+        let of = |code: &str, error_type: &str| {
+            let (code, error_type) = (Some(code.to_owned()), Some(error_type.to_owned()));
+            reason(&ItemReport { code, error_type, ..item(0, "Failed") })
+        };
+        assert_eq!(of("transient", "std::io::error::Error"), "transient: std::io::error::Error");
+        let sdk =
+            "aws_smithy_runtime_api::client::result::SdkError<aws_sdk_dynamodb::operation::put_item::PutItemError>";
+        assert_eq!(of("permanent", sdk), "permanent: SdkError<PutItemError>");
+        assert_eq!(of("unknown_currency", "orders::Refusal"), "unknown_currency");
+    }
+
+    #[test]
+    fn records_of_one_id_are_counted_each() {
+        let event = SqsEvent { message_ids: ["a", "b", "a"].map(|id| Some(id.to_owned())).to_vec() };
+        let mut report = Report::new(&event, Vec::new(), Duration::from_millis(31), None);
+        report.reported = Some(vec!["a".to_owned()]);
+        assert_eq!(report.lines(Paint::never())[3], "a           reported");
+        assert_eq!(report.lines(Paint::never())[4], "3 records; 1 acknowledged, 2 reported; 31 ms");
+    }
+
+    #[test]
+    fn a_time_out_that_is_too_short_is_explained() {
+        let late = ItemReport { code: Some(NO_TIME_LEFT.to_owned()), ..item(0, "Abandoned") };
+        let lines = lines(1, vec![late], Some(&["m-0"]));
+        assert!(lines[2].contains("MICROBATCH_SETTLE_MS"), "{lines:?}");
     }
 
     #[test]
@@ -261,7 +324,7 @@ mod tests {
     #[test]
     fn without_a_response_only_what_was_logged_is_shown() {
         assert_eq!(lines(2, Vec::new(), None), ["2 records; 31 ms; peak 17.4 MB"]);
-        assert_eq!(lines(2, vec![item(1, "Processed")], None)[1], "m-1         Processed        2  13");
+        assert_eq!(lines(2, vec![item(1, "Processed")], None)[1], "m-1         Processed    2  13");
     }
 
     #[test]

@@ -33,8 +33,11 @@ impl From<Output> for Run {
 }
 
 fn run_with_input(args: &[&str], input: &str) -> Run {
-    let mut child = Command::new(MICROBATCH)
-        .args(args)
+    run(Command::new(MICROBATCH).args(args), input)
+}
+
+fn run(command: &mut Command, input: &str) -> Run {
+    let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -79,7 +82,7 @@ fn reported_items_exit_1_with_a_table() {
     let run = echo("items", &[], 4);
     assert_eq!(run.exit, Some(1), "{}", run.stderr);
     assert_eq!(run.stdout, "{\"batchItemFailures\":[{\"itemIdentifier\":\"m-2\"}]}\n");
-    assert!(run.stderr.contains("m-2         Rejected         1   2  unknown_currency"), "{}", run.stderr);
+    assert!(run.stderr.contains("m-2         Rejected     1   2  unknown_currency"), "{}", run.stderr);
     assert!(run.stderr.contains("4 records: 3 Processed, 1 Rejected; 3 acknowledged, 1 reported"), "{}", run.stderr);
     assert!(run.stderr.contains("1 log line not shown (-v)") && !run.stderr.contains("an own line"), "{}", run.stderr);
 }
@@ -117,10 +120,13 @@ fn a_function_that_dies_exits_4_with_its_last_words() {
         ("init-exit", "before it asked for an event"),
         ("init-exit", "a setting is missing"),
         ("init-error", "Settings: MICROBATCH_TABLE is not set"),
+        ("init-error", "--env sets variables"),
     ] {
         let run = echo(mode, &[], 1);
         assert_eq!((run.exit, run.stdout.as_str()), (Some(4), ""), "{mode}: {}", run.stderr);
         assert!(run.stderr.contains(words), "{mode}: {}", run.stderr);
+        // Of an init error the log lines say nothing more.
+        assert_eq!(run.stderr.contains("last lines") || run.stderr.contains("printed nothing"), mode != "init-error");
     }
 }
 
@@ -147,15 +153,21 @@ fn nonsense_exits_5_and_is_shown() {
 
 #[test]
 fn wrong_input_exits_2_and_says_what_was_found() {
+    const CARGO_TOML: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    let echo = echo_program();
     for (args, input, words) in [
         (&["no/such.json"][..], "", "no such file: no/such.json"),
         (&[env!("CARGO_MANIFEST_DIR")], "", "is a folder"),
+        (&["generat"], "", "no such file and no such subcommand: generat; the subcommands are invoke and generate"),
         (&["-"], "", "found nothing"),
         (&["-"], "{\"Records\"", "ends too early"),
         (&["-"], "[]", "found an array"),
         (&["-"], r#"{"Records":[{"eventSource":"aws:s3"}]}"#, "aws:s3"),
         (&["-", "--function", "no/such/binary"], r#"{"Records":[]}"#, "no/such/binary does not exist"),
         (&["-", "--function", "no-such-package"], r#"{"Records":[]}"#, "no package no-such-package"),
+        (&["-", "--function", CARGO_TOML], r#"{"Records":[]}"#, "cannot be started"),
+        (&["-", "--function", &echo, "--env", "MICROBATCH_TABLE="], r#"{"Records":[]}"#, "MICROBATCH_TABLE is empty"),
+        (&["-", "--function", &echo, "--state", "src"], r#"{"Records":[]}"#, "src holds files, but no tables"),
         (&["-", "--timeout", "soon"], "", "between 0.001 and 900"),
         (&["--state", "a", "--endpoint-url", "b"], "", "cannot be used with"),
     ] {
@@ -163,6 +175,38 @@ fn wrong_input_exits_2_and_says_what_was_found() {
         assert_eq!((run.exit, run.stdout.as_str()), (Some(2), ""), "{args:?}: {}", run.stderr);
         assert!(run.stderr.contains(words), "{args:?}: {}", run.stderr);
     }
+}
+
+#[test]
+fn a_byte_order_mark_is_left_out() {
+    let run = run_with_input(&["-", "--function", &echo_program()], &format!("\u{feff}{}", event(1)));
+    assert_eq!(run.exit, Some(0), "{}", run.stderr);
+}
+
+#[test]
+fn another_workspace_has_defaults_of_its_own() {
+    let folder = PathBuf::from(fresh_folder("other-workspace"));
+    let package = |name: &str| {
+        std::fs::create_dir_all(folder.join(name).join("src")).expect("a folder");
+        std::fs::write(folder.join(name).join("src/main.rs"), "fn main() {}").expect("a file");
+        let manifest = format!(
+            "[package]\nname = \"{name}\"\nedition = \"2024\"\n[package.metadata.microbatch]\nevent = \"{name}.json\"\n"
+        );
+        std::fs::write(folder.join(name).join("Cargo.toml"), manifest).expect("a file");
+    };
+    package("one");
+    std::fs::write(folder.join("Cargo.toml"), "[workspace]\nresolver = \"3\"\nmembers = [\"*\"]\n").expect("a file");
+    let run_here = |args: &[&str]| run(Command::new(MICROBATCH).args(args).current_dir(&folder), &event(1));
+    let failed = run_here(&[]);
+    assert_eq!(failed.exit, Some(2), "{}", failed.stderr);
+    assert!(failed.stderr.contains("no such file: one.json, the default event"), "{}", failed.stderr);
+
+    package("two");
+    let failed = run_here(&["-"]);
+    assert_eq!(failed.exit, Some(2), "{}", failed.stderr);
+    assert!(failed.stderr.contains("by --function: one, two"), "{}", failed.stderr);
+    let failed = run_here(&["--function", "two"]);
+    assert!(failed.stderr.contains("no such file: two.json"), "{}", failed.stderr);
 }
 
 #[test]
@@ -192,6 +236,23 @@ fn trouble_around_the_function_exits_6() {
     let run = echo("ok", &["--state", &state], 1);
     assert_eq!(run.exit, Some(6), "{}", run.stderr);
     assert!(run.stderr.contains("in use by another run"), "{}", run.stderr);
+}
+
+/// 0.0.0.0 reaches this machine, but is no loopback address: it stands for any other endpoint.
+#[cfg(target_os = "linux")]
+#[test]
+fn on_another_endpoint_missing_credentials_are_said_to_be_missing() {
+    let mut command = Command::new(MICROBATCH);
+    command.args(["-", "--function", &echo_program(), "--endpoint-url", "http://0.0.0.0:1"]);
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AWS_")) {
+        command.env_remove(name);
+    }
+    command.env("AWS_EC2_METADATA_DISABLED", "true");
+    command.envs([("AWS_CONFIG_FILE", "/dev/null"), ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")]);
+    let run = run(&mut command, &event(1));
+    assert_eq!(run.exit, Some(6), "{}", run.stderr);
+    assert!(run.stderr.contains("no AWS credentials were found, which http://0.0.0.0:1 needs"), "{}", run.stderr);
+    assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
 }
 
 /// 0.0.0.0 reaches this machine, but is no loopback address: it stands for any other endpoint.

@@ -32,6 +32,11 @@ pub enum DynamoDbError {
         /// The system's reason.
         error: io::Error,
     },
+    /// The path is a file, or a folder of other things, where a lock and a database would be litter.
+    NotState {
+        /// The path.
+        path: PathBuf,
+    },
     /// Another process uses the state folder.
     Locked {
         /// The folder.
@@ -57,6 +62,14 @@ impl fmt::Display for DynamoDbError {
                 write!(
                     f,
                     "{} cannot be used to keep the tables: {error}; expected a folder that can be written to",
+                    path.display()
+                )
+            }
+            Self::NotState { path } => {
+                let what = if path.is_dir() { "holds files, but no tables of an earlier run" } else { "is no folder" };
+                write!(
+                    f,
+                    "{} {what}; expected a state folder, an empty folder, or a name that is still free",
                     path.display()
                 )
             }
@@ -92,7 +105,8 @@ pub struct EmbeddedDynamoDb {
 }
 
 impl EmbeddedDynamoDb {
-    /// Starts one in memory, or with its tables kept in the folder `state`, which is made if it does not exist.
+    /// Starts one in memory, or with its tables kept in the folder `state`, which is made if it does not exist, and
+    /// refused if it is no such folder and not empty.
     pub async fn start(state: Option<&Path>) -> Result<Self, DynamoDbError> {
         let (database, lock) = match state {
             None => (
@@ -139,11 +153,26 @@ fn open(path: &Path) -> Result<Database, DynamoDbError> {
     Database::new(text).map_err(|error| failed(error.to_string()))
 }
 
+/// Whether the folder is missing, empty, or of an earlier run. A run that ended early leaves a lock alone.
+fn is_free_or_ours(folder: &Path) -> io::Result<bool> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let names = entries.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>()?;
+    Ok(names.iter().any(|name| name == DATABASE_FILE) || names.iter().all(|name| name == LOCK_FILE))
+}
+
 fn lock_folder(folder: &Path) -> Result<File, DynamoDbError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |error| DynamoDbError::State { path, error }
     };
+    if !is_free_or_ours(folder).map_err(failed(folder))? {
+        return Err(DynamoDbError::NotState { path: folder.to_owned() });
+    }
     std::fs::create_dir_all(folder).map_err(failed(folder))?;
     let path = folder.join(LOCK_FILE);
     let mut file =

@@ -71,8 +71,10 @@ impl std::error::Error for EventProblem {}
 /// Checks that `json` is an SQS event and returns its message ids.
 pub fn check(json: &[u8]) -> Result<SqsEvent, EventProblem> {
     let text = std::str::from_utf8(json).map_err(|error| not_utf8(json, error.valid_up_to()))?;
-    let whole: &RawValue = serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(|error| {
-        EventProblem::NotJson { line: error.line(), column: error.column(), truncated: error.is_eof() }
+    let whole: &RawValue = serde_json::from_str(text).map_err(|error| EventProblem::NotJson {
+        line: error.line(),
+        column: error.column(),
+        truncated: error.is_eof(),
     })?;
     let not_sqs = |found: String| EventProblem::NotSqs { found };
     let Ok(top) = serde_json::from_str::<BTreeMap<String, &RawValue>>(whole.get()) else {
@@ -207,6 +209,8 @@ mod tests {
             ("{\"Records\": [", "ends too early"),
             ("order 7", "not JSON (line 1"),
             ("{} {}", "not JSON"),
+            // A function would be sent it as it is.
+            ("\u{feff}{\"Records\":[]}", "not JSON (line 1"),
             ("\"x\"", "found a string"),
             ("null", "found null"),
             ("3", "found a number"),

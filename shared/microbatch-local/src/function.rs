@@ -25,8 +25,9 @@ const TAIL_LINES: usize = 20;
 /// How long a process that posted an init error may take to exit by itself.
 const INIT_ERROR_GRACE: Duration = Duration::from_secs(2);
 
-/// How long after a process's end its pipes may stay open: a child of its own may hold them.
-const PIPE_GRACE: Duration = Duration::from_secs(2);
+/// How long after a process's end its pipes may stay open: a child of its own may hold them. Long enough to read what they
+/// hold, short enough to go unnoticed.
+const PIPE_GRACE: Duration = Duration::from_millis(500);
 
 /// A stream of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

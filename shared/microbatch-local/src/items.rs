@@ -38,6 +38,9 @@ pub struct ItemReport {
     /// Why: a static code, never text from the payload.
     #[serde(default)]
     pub code: Option<String>,
+    /// The type of the processor's error, if it was one.
+    #[serde(default)]
+    pub error_type: Option<String>,
 }
 
 /// A function's log line, as far as this tool understands it.
@@ -76,7 +79,7 @@ mod tests {
 
     const FULL: &str = r#"{"timestamp":"2026-01-01T00:00:00Z","level":"INFO","target":"microbatch::item","message":"item",
         "batch_id":"b-1","index":3,"message_id":"m-3","outcome":"Rejected","acknowledged":false,"attempt":1763900000000,
-        "tries":2,"elapsed_ms":5,"code":"unknown_currency"}"#;
+        "tries":2,"elapsed_ms":5,"code":"unknown_currency","error_type":"orders::Refusal"}"#;
 
     #[test]
     fn an_item_line_is_read_whole() {
@@ -84,6 +87,7 @@ mod tests {
         assert_eq!((item.index, item.message_id.as_str(), item.outcome.as_str()), (3, "m-3", "Rejected"));
         assert_eq!((item.attempt, item.tries, item.elapsed_ms), (Some(1_763_900_000_000), Some(2), Some(5)));
         assert_eq!(item.code.as_deref(), Some("unknown_currency"));
+        assert_eq!(item.error_type.as_deref(), Some("orders::Refusal"));
         assert!(!item.acknowledged);
     }
 

@@ -40,6 +40,8 @@ pub struct LocalNeeds {
     pub env: BTreeMap<String, String>,
     /// Data tables, beside the idempotency table.
     pub tables: Vec<TableSpec>,
+    /// The event to send when none is named, relative to the workspace's root.
+    pub event: Option<PathBuf>,
 }
 
 /// Why there is no function to run.
@@ -151,6 +153,7 @@ struct Target {
 struct RawNeeds {
     env: BTreeMap<String, String>,
     tables: BTreeMap<String, String>,
+    event: Option<PathBuf>,
 }
 
 impl Workspace {
@@ -194,8 +197,8 @@ impl Workspace {
         self.packages.iter().any(|package| package.name == name)
     }
 
-    /// The names of the packages that say what they need under microbatch.
-    fn functions(&self) -> Vec<String> {
+    /// The names of the functions: the packages with a binary that say what they need under microbatch.
+    pub fn functions(&self) -> Vec<String> {
         let is_function = |package: &&MetadataPackage| package.section().is_some() && !package.binaries().is_empty();
         self.packages.iter().filter(is_function).map(|package| package.name.clone()).collect()
     }
@@ -232,7 +235,7 @@ impl MetadataPackage {
         let raw = RawNeeds::deserialize(section).map_err(|error| wrong(error.to_string()))?;
         let tables = raw.tables.iter().map(|(name, keys)| TableSpec::from_keys(name, keys));
         let tables = tables.collect::<Result<_, TableSpecError>>().map_err(|error| wrong(error.to_string()))?;
-        Ok(LocalNeeds { env: raw.env, tables })
+        Ok(LocalNeeds { env: raw.env, tables, event: raw.event })
     }
 }
 
@@ -313,9 +316,10 @@ mod tests {
 
     #[test]
     fn metadata_is_read_and_checked() {
-        let metadata = json!({"microbatch": {"env": {"A": "b"}, "tables": {"t": "p,s"}}, "other": 1});
+        let metadata =
+            json!({"microbatch": {"env": {"A": "b"}, "tables": {"t": "p,s"}, "event": "e.json"}, "other": 1});
         let needs = package(metadata, &[]).needs().expect("needs");
-        assert_eq!(needs.env["A"], "b");
+        assert_eq!((needs.env["A"].as_str(), needs.event), ("b", Some("e.json".into())));
         assert_eq!(needs.tables[0].sort_key.as_deref(), Some("s"));
         for bad in [json!({"table": {}}), json!({"tables": {"t": ""}}), json!({"env": {"A": 1}})] {
             assert!(package(json!({"microbatch": bad}), &[]).needs().is_err(), "{bad}");

@@ -1,4 +1,4 @@
-//! A reverse proxy before a `DynamoDB` endpoint, which counts the calls and makes some of them fail.
+//! A reverse proxy before a DynamoDB endpoint, which counts the calls and makes some of them fail.
 //!
 //! A [`Script`] decides, call by call: a call may be refused, applied and not answered, throttled, or made to wait. Its hooks
 //! run while a call is at a known point, before it is applied or after, and are the place to kill a process at that point.
@@ -23,10 +23,10 @@ use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
-/// `DynamoDB` takes requests of up to 16 MiB.
+/// DynamoDB takes requests of up to 16 MiB.
 const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// One call of the `DynamoDB` API, as a script sees it.
+/// One call of the DynamoDB API, as a script sees it.
 #[derive(Debug, Clone, Copy)]
 pub struct Call<'a> {
     /// How many calls came before it since the proxy started or got its script; 0 for the first.
@@ -49,10 +49,17 @@ pub enum Fault {
     Pass,
     /// It is forwarded after this time.
     Delay(Duration),
-    /// Not forwarded; answered with `DynamoDB`'s `ThrottlingException`.
+    /// Not forwarded; answered with DynamoDB's `ThrottlingException`.
     Throttle,
-    /// Not forwarded; answered with `DynamoDB`'s `InternalServerError`.
+    /// Not forwarded; answered with DynamoDB's `InternalServerError`.
     Error500,
+    /// Not forwarded; answered with this status and body.
+    Answer {
+        /// The HTTP status.
+        status: u16,
+        /// The body, as DynamoDB would send it.
+        body: &'static str,
+    },
     /// Not forwarded; the connection is closed without an answer.
     Refuse,
     /// Forwarded and applied; then the connection is closed without an answer.
@@ -128,7 +135,7 @@ impl fmt::Display for Closed {
 impl std::error::Error for Closed {}
 
 impl Proxy {
-    /// Starts to listen, before the `DynamoDB` endpoint at `target`.
+    /// Starts to listen, before the DynamoDB endpoint at `target`.
     ///
     /// # Errors
     /// When no port can be bound.
@@ -232,6 +239,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
         Fault::Delay(delay) => tokio::time::sleep(delay).await,
         Fault::Throttle => return Ok(throttled()),
         Fault::Error500 => return Ok(failed()),
+        Fault::Answer { status, body } => return Ok(error(StatusCode::from_u16(status).map_err(|_| Closed)?, body)),
         Fault::Refuse => return Err(Closed),
         Fault::HangBefore => std::future::pending().await,
     }

@@ -92,7 +92,8 @@ impl fmt::Display for InvokeError {
             Self::NeverAsked { waited_ms } => {
                 write!(
                     f,
-                    "the function did not ask for the event within {waited_ms} ms: its init hangs, or its runtime never polls the Runtime API"
+                    "the function did not ask for the event within {waited_ms} ms ({} ms for an init, and its time-out): its init hangs, or its runtime never polls the Runtime API",
+                    INIT_TIMEOUT.as_millis()
                 )
             }
             Self::TimedOut { timeout_ms } => {

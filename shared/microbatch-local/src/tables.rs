@@ -7,11 +7,11 @@ use std::fmt::{self, Write};
 use std::str::FromStr;
 use std::time::Duration;
 
-use aws_config::BehaviorVersion;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::config::{Credentials, Region};
+use aws_sdk_dynamodb::config::{Credentials, ProvideCredentials, Region};
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::create_table::CreateTableError;
 use aws_sdk_dynamodb::operation::describe_table::DescribeTableError;
@@ -120,6 +120,13 @@ pub enum TableError {
         /// The URL as given.
         endpoint_url: String,
     },
+    /// The endpoint is not on this machine, and the user has no AWS credentials.
+    NoCredentials {
+        /// The URL.
+        endpoint_url: String,
+        /// The SDK's reason, in one line.
+        reason: String,
+    },
     /// No answer from the endpoint.
     Unreachable {
         /// The URL.
@@ -163,6 +170,11 @@ impl fmt::Display for TableError {
             Self::BadEndpoint { endpoint_url } => {
                 write!(f, "\"{endpoint_url}\" is no endpoint: expected http://HOST:PORT or https://HOST")
             }
+            Self::NoCredentials { endpoint_url, reason } => write!(
+                f,
+                "no AWS credentials were found, which {endpoint_url} needs: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and \
+                 AWS_SECRET_ACCESS_KEY; only 127.0.0.1, ::1 and localhost need none ({reason})"
+            ),
             Self::Unreachable { endpoint_url, reason } => {
                 write!(f, "no DynamoDB answers at {endpoint_url}: {reason}; is the URL right, and is it running?")
             }
@@ -218,9 +230,6 @@ impl Endpoint {
 
     /// A client for it: with dummy keys on the loopback, else with the user's AWS identity.
     pub async fn client(&self) -> Client {
-        let timeouts =
-            TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_timeout(OPERATION_TIMEOUT).build();
-        let retries = RetryConfig::standard().with_max_attempts(2);
         if self.loopback {
             // Built without aws-config: whatever the user's profile says is not for the loopback.
             let config = aws_sdk_dynamodb::Config::builder()
@@ -228,23 +237,52 @@ impl Endpoint {
                 .endpoint_url(&self.url)
                 .region(Region::new(LOCAL_REGION))
                 .credentials_provider(Credentials::new("local", "local", None, None, "local"))
-                .timeout_config(timeouts)
-                .retry_config(retries);
+                .timeout_config(timeouts())
+                .retry_config(retries());
             return Client::from_conf(config.build());
         }
+        Client::new(&self.users_config().await)
+    }
+
+    async fn users_config(&self) -> SdkConfig {
         let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
             .endpoint_url(&self.url)
-            .timeout_config(timeouts)
-            .retry_config(retries);
+            .timeout_config(timeouts())
+            .retry_config(retries());
         if std::env::var_os("AWS_REGION").is_none() {
             loader = loader.region(Region::new(LOCAL_REGION));
         }
-        Client::new(&loader.load().await)
+        loader.load().await
     }
+
+    /// Looked for before the first request, whose error would name every place that was tried and blame the endpoint.
+    async fn check_credentials(&self) -> Result<(), TableError> {
+        if self.loopback {
+            return Ok(());
+        }
+        let missing = |reason| TableError::NoCredentials { endpoint_url: self.url.clone(), reason };
+        let config = self.users_config().await;
+        let provider = config.credentials_provider().ok_or_else(|| missing("no provider".to_owned()))?;
+        let found = provider.provide_credentials().await;
+        found.map(drop).map_err(|error| {
+            // On further lines the SDK lists every provider.
+            let reason = causes(&error).lines().next().unwrap_or_default().trim_end_matches(" Attempted:").to_owned();
+            missing(reason)
+        })
+    }
+}
+
+fn timeouts() -> TimeoutConfig {
+    TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_timeout(OPERATION_TIMEOUT).build()
+}
+
+fn retries() -> RetryConfig {
+    RetryConfig::standard().with_max_attempts(2)
 }
 
 /// Makes the missing tables, pay per request, and checks the keys of those that are there.
 pub async fn ensure(endpoint: &Endpoint, tables: &[TableSpec]) -> Result<(), TableError> {
+    endpoint.check_credentials().await?;
     let client = endpoint.client().await;
     for table in tables {
         if let Some(found) = describe(&client, endpoint, table).await? {

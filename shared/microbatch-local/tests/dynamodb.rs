@@ -51,9 +51,13 @@ async fn a_state_folder_has_one_user() {
 #[tokio::test]
 async fn a_folder_that_cannot_be_used_is_named() {
     let error = EmbeddedDynamoDb::start(Some(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"))).await;
-    assert!(error.expect_err("a file").to_string().contains("Cargo.toml"));
+    assert!(error.expect_err("a file").to_string().contains("Cargo.toml is no folder"));
     let folder = fresh_folder("state-broken");
     std::fs::create_dir_all(&folder).expect("a folder");
+    std::fs::write(folder.join("order.json"), "{}").expect("a file");
+    let error = EmbeddedDynamoDb::start(Some(&folder)).await.expect_err("other files");
+    assert!(matches!(error, DynamoDbError::NotState { .. }), "{error}");
+    assert_eq!(std::fs::read_dir(&folder).expect("the folder").count(), 1, "it leaves nothing behind");
     std::fs::write(folder.join("dynamodb.sqlite"), "no database ".repeat(100)).expect("a file");
     let error = EmbeddedDynamoDb::start(Some(&folder)).await.expect_err("no database").to_string();
     assert!(error.contains("dynamodb.sqlite") && error.contains("remove the file"), "{error}");

@@ -11,6 +11,7 @@ use std::{
 
 use microbatch::{
     Commit, Key, Store, StoreError,
+    record::{Owner, Record},
     store::StoreErrorKind,
     transition::{ClaimAnswer, ClaimRequest, CompleteAnswer, CompleteRequest, ReleaseAnswer, ReleaseRequest},
 };
@@ -24,6 +25,8 @@ pub enum Operation {
     Complete,
     /// A release or a deferral.
     Release,
+    /// A read.
+    Read,
 }
 
 /// A request that is about to be made.
@@ -114,6 +117,17 @@ impl<S: Store> Store for FaultStore<S> {
         answers
     }
 
+    async fn read(&self, keys: &[Key]) -> Vec<Result<Option<Record>, StoreError>> {
+        let mut answers = Vec::new();
+        for key in keys {
+            answers.extend(match self.before(Operation::Read, key).await {
+                Ok(fault) => after(fault, self.inner.read(std::slice::from_ref(key)).await).await,
+                Err(error) => vec![Err(error)],
+            });
+        }
+        answers
+    }
+
     async fn release(&self, now_ms: u64, requests: &[ReleaseRequest]) -> Vec<Result<ReleaseAnswer, StoreError>> {
         let mut answers = Vec::new();
         for request in requests {
@@ -127,6 +141,11 @@ impl<S: Store> Store for FaultStore<S> {
 }
 
 impl<W: Send + Sync, S: Commit<W>> Commit<W> for FaultStore<S> {
+    /// Passed on as it is: without a record there is no key to decide a fault by.
+    async fn write(&self, token: &Owner, writes: &[W]) -> Result<CompleteAnswer, StoreError> {
+        self.inner.write(token, writes).await
+    }
+
     async fn complete(&self, now_ms: u64, requests: &[CompleteRequest<W>]) -> Vec<Result<CompleteAnswer, StoreError>> {
         let mut answers = Vec::new();
         for request in requests {

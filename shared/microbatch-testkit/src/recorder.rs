@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use microbatch::{BatchReport, Outcome, Recorder, telemetry::Counts};
+use microbatch::{BatchReport, Outcome, Recorder, StoreError, telemetry::Counts};
 
 /// What became of one message, kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub struct KeptReport {
     pub items: Vec<KeptItem>,
     /// What concerned the store.
     pub counts: Counts,
+    /// The store's errors, each kind and text once.
+    pub store_errors: Vec<StoreError>,
     /// From receipt to response.
     pub elapsed_ms: u64,
 }
@@ -62,7 +64,12 @@ impl Recorder for KeepingRecorder {
             attempt: item.attempt,
             tries: item.tries,
         });
-        let kept = KeptReport { items: items.collect(), counts: report.counts, elapsed_ms: report.elapsed_ms };
+        let kept = KeptReport {
+            items: items.collect(),
+            counts: report.counts,
+            store_errors: report.store_errors.to_vec(),
+            elapsed_ms: report.elapsed_ms,
+        };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(kept);
     }
 }

@@ -45,6 +45,14 @@ pub struct Options {
     pub result_bytes_max: u64,
     /// What becomes of work whose holder vanished. Default: it is run again.
     pub on_lapsed_lease: OnLapsedLease,
+    /// Whether keys are claimed at all. Off, every delivery runs. Default: on.
+    pub idempotency: bool,
+    /// How many completed keys a process remembers, so that a redelivery it has just completed costs no request. Keys in
+    /// progress are never remembered. 0 to 1,000,000; default 0, off.
+    pub completed_cache_entries: u64,
+    /// How long it remembers them: so long may an operator's correction of a record stay unseen. 1 to 60,000 ms, the
+    /// default.
+    pub completed_cache_ms: u64,
 }
 
 impl Default for Options {
@@ -64,6 +72,9 @@ impl Default for Options {
             body_bytes_max: SQS_BODY_BYTES_MAX,
             result_bytes_max: 1_024,
             on_lapsed_lease: OnLapsedLease::Retry,
+            idempotency: true,
+            completed_cache_entries: 0,
+            completed_cache_ms: 60_000,
         }
     }
 }
@@ -85,6 +96,9 @@ pub struct Config {
     pub(crate) body_bytes_max: usize,
     pub(crate) result_bytes_max: usize,
     pub(crate) on_lapsed_lease: OnLapsedLease,
+    pub(crate) idempotency: bool,
+    pub(crate) completed_cache_entries: usize,
+    pub(crate) completed_cache_ms: u64,
 }
 
 /// One thing that is wrong with the settings: which, what was expected, what was found.
@@ -139,6 +153,8 @@ impl Options {
         range("retention_s", self.retention_s, 60, 31_536_000);
         range("body_bytes_max", self.body_bytes_max, 1, SQS_BODY_BYTES_MAX);
         range("result_bytes_max", self.result_bytes_max, 0, 262_144);
+        range("completed_cache_entries", self.completed_cache_entries, 0, 1_000_000);
+        range("completed_cache_ms", self.completed_cache_ms, 1, 60_000);
         problems.extend(self.namespace_problem());
         if !problems.is_empty() {
             return Err(ConfigError { problems });
@@ -174,6 +190,9 @@ impl Options {
             body_bytes_max: count(self.body_bytes_max).get(),
             result_bytes_max: usize::try_from(self.result_bytes_max).unwrap_or(usize::MAX),
             on_lapsed_lease: self.on_lapsed_lease,
+            idempotency: self.idempotency,
+            completed_cache_entries: usize::try_from(self.completed_cache_entries).unwrap_or(usize::MAX),
+            completed_cache_ms: self.completed_cache_ms,
         }
     }
 }

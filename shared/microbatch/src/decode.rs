@@ -68,32 +68,76 @@ impl fmt::Display for DecodeError {
 
 impl std::error::Error for DecodeError {}
 
-/// An item with what identifies it.
-#[derive(Debug)]
-pub struct Decoded<T> {
-    /// The user's value.
-    pub item: T,
+/// What identifies the work of an item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
     /// What makes two messages the same work.
     pub key: Key,
     /// What must not differ between them.
     pub fingerprint: Option<Fingerprint>,
+    /// The key that an earlier version of the function made of it, where that is still looked at (rule 15).
+    pub previous: Option<Key>,
 }
 
-/// Decodes a message: body, item, key and fingerprint.
+/// An item with what identifies it; nothing does when it runs without idempotency.
+#[derive(Debug)]
+pub struct Decoded<T> {
+    /// The user's value.
+    pub item: T,
+    /// Its key and fingerprint.
+    pub identity: Option<Identity>,
+}
+
+/// What becomes of an item without a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MissingKey {
+    /// It is rejected.
+    #[default]
+    Reject,
+    /// It runs without idempotency: every delivery of it runs again.
+    RunWithout,
+}
+
+/// How items are identified.
+#[derive(Debug, Clone)]
+pub struct Keying {
+    /// Makes the keys.
+    pub current: KeyMaker,
+    /// Makes the keys of an earlier version.
+    pub previous: Option<KeyMaker>,
+    /// What becomes of an item without one.
+    pub missing: MissingKey,
+}
+
+impl Keying {
+    fn identify(&self, body: &str) -> Result<Option<Identity>, KeyError> {
+        match self.current.make(body) {
+            Ok((key, fingerprint)) => {
+                // Where the earlier version found no key it ran nothing.
+                let previous = self.previous.as_ref().and_then(|previous| previous.make(body).ok());
+                Ok(Some(Identity { key, fingerprint, previous: previous.map(|(key, _)| key) }))
+            }
+            Err(KeyError::Missing) if self.missing == MissingKey::RunWithout => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Decodes a message: body, item, and identity where `keying` asks for one.
 ///
 /// # Errors
 /// [`DecodeError`]. No bytes make it panic, nor does a panic of the type's own code pass (P6, P7).
 pub fn decode<T: DeserializeOwned>(
     message: &Message<'_>,
-    keys: &KeyMaker,
+    keying: Option<&Keying>,
     body_bytes_max: usize,
 ) -> Result<Decoded<T>, DecodeError> {
     let body = body_text(message, body_bytes_max)?;
     let item = contain(|| serde_json::from_str(&body))
         .map_err(|Panicked| DecodeError::Panicked)?
         .map_err(|error| DecodeError::Undecodable { line: error.line(), column: error.column() })?;
-    let (key, fingerprint) = keys.make(&body).map_err(DecodeError::Key)?;
-    Ok(Decoded { item, key, fingerprint })
+    let identity = keying.map(|keying| keying.identify(&body)).transpose().map_err(DecodeError::Key)?.flatten();
+    Ok(Decoded { item, identity })
 }
 
 fn body_text<'e>(message: &Message<'e>, bytes_max: usize) -> Result<Cow<'e, str>, DecodeError> {

@@ -24,9 +24,11 @@ pub struct Schedule {
 
 impl Schedule {
     /// The schedule of an invocation that the host kills at `deadline_ms`.
-    pub fn new(deadline_ms: u64, config: &Config) -> Self {
+    ///
+    /// Settling takes at most a quarter of the time there is: a function with a time-out of a second still works.
+    pub fn new(now_ms: u64, deadline_ms: u64, config: &Config) -> Self {
         let respond_by_ms = deadline_ms.saturating_sub(config.deadline_margin_ms);
-        let settle_ms = config.settle_ms;
+        let settle_ms = config.settle_ms.min(respond_by_ms.saturating_sub(now_ms) / 4);
         let after_kill_ms = config.kill_grace_ms + config.effect_timeout_ms + config.clock_skew_ms;
         Self {
             cut_off_ms: respond_by_ms.saturating_sub(settle_ms),
@@ -84,11 +86,18 @@ mod tests {
 
     #[test]
     fn the_schedule_is_in_order() {
-        let schedule = Schedule::new(1_000_000, &config());
+        let schedule = Schedule::new(970_000, 1_000_000, &config());
+        assert_eq!(schedule.respond_by_ms - schedule.cut_off_ms, 500);
         assert!(schedule.cut_off_ms < schedule.last_release_ms);
         assert!(schedule.last_release_ms < schedule.respond_by_ms);
         assert!(schedule.respond_by_ms < schedule.deadline_ms);
         assert!(schedule.deadline_ms < schedule.lease_end_ms);
+    }
+
+    #[test]
+    fn a_short_invocation_still_has_time_to_work() {
+        let schedule = Schedule::new(0, 1_000, &config());
+        assert_eq!((schedule.cut_off_ms, schedule.respond_by_ms), (375, 500));
     }
 
     #[test]

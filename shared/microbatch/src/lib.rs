@@ -10,6 +10,7 @@
 //! Delivery is at least once. If a worker dies after its effect and before recording it, the effect is attempted again,
 //! unless it was committed in the completion's transaction, or the sink dedupes on the key.
 
+pub mod batcher;
 pub mod clock;
 pub mod config;
 pub mod decode;
@@ -30,12 +31,13 @@ pub mod transition;
 pub use self::{
     clock::{Clock, Random},
     config::{Config, ConfigError, Options},
+    decode::MissingKey,
     error::{ClassifiedError, FailureKind, ProcessError},
-    key::{Key, Selector},
+    key::{Key, KeyFormat, Selector},
     message::EventError,
     outcome::Outcome,
     pipeline::{Pipeline, PipelineBuilder},
-    processor::{Done, ItemContext, NoWrites, Processor},
+    processor::{Done, ItemContext, NoWrites, Processor, WriteRefusal, WriteRefused},
     response::BatchResponse,
     store::{Commit, MemoryStore, Store, StoreError},
     telemetry::{BatchReport, ItemReport, Recorder},

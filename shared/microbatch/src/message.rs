@@ -111,6 +111,11 @@ fn describe_failure(event: &str, error: &serde_json::Error) -> &'static str {
 }
 
 impl<'e> Message<'e> {
+    /// Whether its queue keeps order. A group alone does not say so: fair queues have groups too.
+    pub fn is_from_fifo_queue(&self) -> bool {
+        self.source_arn.as_deref().is_some_and(|arn| arn.as_bytes().ends_with(b".fifo"))
+    }
+
     /// Parses one record; none when it has no usable message id.
     fn parse(record: &'e RawValue) -> Option<Self> {
         let fields = RawRecord::deserialize(record).ok()?;

@@ -55,7 +55,49 @@ pub trait Processor: Send + Sync + 'static {
         item: Self::Item,
         cx: &ItemContext,
     ) -> impl Future<Output = Result<Done<Self::Output, Self::Write>, ProcessError>> + Send;
+
+    /// Judges a write of this processor's that was refused when it was to be committed: a condition of its own did not
+    /// hold, or the store cannot take it. Nothing was written and the item is not done.
+    ///
+    /// By default a condition that did not hold is transient, with the code `write_condition_failed`, and what the store
+    /// cannot take is permanent, with the code `write_invalid`.
+    fn write_refused(&self, refused: WriteRefused) -> ProcessError {
+        match refused.reason {
+            WriteRefusal::Condition => ProcessError::transient(refused).code("write_condition_failed"),
+            WriteRefusal::Invalid => ProcessError::permanent(refused).code("write_invalid"),
+        }
+    }
 }
+
+/// Why a write was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WriteRefusal {
+    /// Its condition did not hold.
+    Condition,
+    /// The store cannot take it: too many writes, too large, malformed, or to the record itself.
+    Invalid,
+}
+
+/// A write of a processor's that was refused when it was to be committed with the completion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct WriteRefused {
+    /// Which of the writes, from 0; also 0 where the store does not say which.
+    pub index: usize,
+    /// Why.
+    pub reason: WriteRefusal,
+}
+
+impl fmt::Display for WriteRefused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let reason = match self.reason {
+            WriteRefusal::Condition => "its condition did not hold",
+            WriteRefusal::Invalid => "the store cannot take it",
+        };
+        write!(f, "write {} was refused: {reason}; nothing was written", self.index)
+    }
+}
+
+impl std::error::Error for WriteRefused {}
 
 /// The write type of processors that leave no writes to the store. It has no values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

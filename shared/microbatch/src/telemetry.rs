@@ -1,6 +1,6 @@
 //! What a batch reports about itself, and to whom.
 
-use crate::outcome::Outcome;
+use crate::{outcome::Outcome, store::StoreError};
 
 /// What became of one message, and at what cost. Holds no payload, key or attribute text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +40,8 @@ pub struct BatchReport<'a> {
     pub elapsed_ms: u64,
     /// Events that concern the store rather than one outcome.
     pub counts: Counts,
+    /// What the store answered instead of an answer: the first error of each kind and text, at most 8.
+    pub store_errors: &'a [StoreError],
 }
 
 /// Events worth an operator's attention, beside the outcomes.
@@ -57,6 +59,8 @@ pub struct Counts {
     pub results_not_kept: u64,
     /// Keys that could not be given back in time: they stay locked until their lease ends.
     pub releases_lost: u64,
+    /// Messages of a FIFO queue, whose order is not kept yet.
+    pub unordered_fifo: u64,
     /// Items whose code panicked while it was being dropped.
     pub panics_in_drop: u64,
 }

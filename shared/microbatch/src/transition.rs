@@ -5,6 +5,7 @@
 
 use crate::{
     key::Key,
+    processor::WriteRefused,
     record::{Comparison, Fingerprint, LEASE_END_RELEASED_MS, Owner, Record, Status, StoredResult, compare},
 };
 
@@ -161,14 +162,17 @@ pub enum CompleteAnswer {
     CompletedByOther,
     /// The key is no longer this claim's, and nobody has completed it.
     Lost,
+    /// A write of the processor's was refused: nothing was written, and the key is still this claim's.
+    WriteRefused(WriteRefused),
 }
 
 /// What a release is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ReleaseAnswer {
-    /// The key is given back, now or by an earlier try of the same request.
+    /// The key is given back; or it was deferred this far already.
     Released,
-    /// The key was not this claim's to give back: nothing changed.
+    /// The key was not this claim's to give back: nothing changed. So is told the second of two equal releases, since a
+    /// released record names no owner.
     NotHeld,
 }
 
@@ -233,10 +237,7 @@ fn decide_claim(record: Option<&Record>, claim: &ClaimRequest, now_ms: u64) -> D
         Status::Completed => {
             ClaimAnswer::Duplicate { result: record.result.clone(), compared: comparison != Comparison::NotComparable }
         }
-        Status::InProgress if record.is_leased(now_ms) => ClaimAnswer::Busy {
-            // A lease without an end lasts as long as the record does.
-            until_ms: record.lease_end_ms.unwrap_or(record.retention_end_s.saturating_mul(1_000)),
-        },
+        Status::InProgress if record.is_leased(now_ms) => ClaimAnswer::Busy { until_ms: busy_until_ms(record) },
         Status::InProgress if comparison == Comparison::Different => ClaimAnswer::Conflict,
         Status::InProgress if !record.is_released() && claim.on_lapsed_lease == OnLapsedLease::Park => {
             ClaimAnswer::Vanished
@@ -268,6 +269,30 @@ fn take(old: Option<&Record>, claim: &ClaimRequest, now_ms: u64) -> Decision {
     };
     let claimed = Claimed { attempt, tries, lease_end_ms: claim.lease_end_ms, compared };
     Decision::write(record, Answer::Claim(ClaimAnswer::Claimed(claimed)))
+}
+
+/// What the record of the key that an earlier version made of an item says about a claim of its new key, which is held
+/// already (rule 15). None: nothing stands in the way.
+///
+/// Both versions claim their own key first and then look at the other's. Whichever looks last sees the other's claim, so
+/// that no two of them run; both may find the other busy, and the queue delivers again.
+pub fn judge_previous(record: Option<&Record>, fingerprint: Option<&Fingerprint>, now_ms: u64) -> Option<ClaimAnswer> {
+    let record = record.filter(|record| !record.is_expired(now_ms))?;
+    let comparison = compare(record.fingerprint.as_ref(), fingerprint);
+    match record.status {
+        Status::Completed if comparison == Comparison::Different => Some(ClaimAnswer::Conflict),
+        Status::Completed => Some(ClaimAnswer::Duplicate {
+            result: record.result.clone(),
+            compared: comparison != Comparison::NotComparable,
+        }),
+        Status::InProgress if record.is_leased(now_ms) => Some(ClaimAnswer::Busy { until_ms: busy_until_ms(record) }),
+        Status::InProgress => None,
+    }
+}
+
+/// A lease without an end lasts as long as the record does.
+fn busy_until_ms(record: &Record) -> u64 {
+    record.lease_end_ms.unwrap_or(record.retention_end_s.saturating_mul(1_000))
 }
 
 fn decide_complete(

@@ -209,7 +209,7 @@ mod tests {
         fn finished(installation: &Installation) -> Result<(), InstallError> {
             assert!(!installation.folder.join("left-over").exists());
             fs::write(installation.folder.join("tool"), "").expect("a file");
-            Ok(())
+            installation.expect_file(&installation.folder.join("tool"))
         }
         fn forbidden(_: &Installation) -> Result<(), InstallError> {
             panic!("it is installed already");
@@ -221,5 +221,6 @@ mod tests {
         assert!(folder.join("tool").is_file());
         tool(&["x==1"], forbidden).ensure().expect("installed before");
         tool(&["x==2"], finished).ensure().expect("another version");
+        fs::remove_dir_all(folder).expect("the folder can be removed");
     }
 }

@@ -5,8 +5,11 @@
 
 pub mod events;
 pub mod functions;
+pub mod http;
 pub mod install;
 mod lock;
 pub mod paths;
+pub mod process;
+pub mod samples;
 pub mod stack;
 pub mod tools;

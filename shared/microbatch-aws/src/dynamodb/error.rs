@@ -6,6 +6,8 @@ use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::get_item::GetItemError;
 use microbatch::{StoreError, store::StoreErrorKind};
 
+use super::layout::Layout;
+
 /// What an SDK error means for the request that failed.
 pub(super) fn store_error<E: ProvideErrorMetadata>(operation: &str, error: &SdkError<E>) -> StoreError {
     let (kind, what) = match error {
@@ -37,7 +39,8 @@ pub(super) fn kind_of_code(code: &str, http_status: u16) -> StoreErrorKind {
         | "RequestLimitExceeded"
         | "LimitExceededException"
         | "TransactionConflictException"
-        | "TransactionConflict" => StoreErrorKind::Throttled,
+        | "TransactionConflict"
+        | "TransactionInProgressException" => StoreErrorKind::Throttled,
         "InternalServerError" | "ServiceUnavailable" => StoreErrorKind::Unavailable,
         _ if http_status >= 500 => StoreErrorKind::Unavailable,
         _ => StoreErrorKind::Refused,
@@ -49,32 +52,60 @@ pub(super) fn kind_of_code(code: &str, http_status: u16) -> StoreErrorKind {
 #[non_exhaustive]
 pub enum InitError {
     /// There is no such table.
-    NoTable {
-        /// Its name.
-        table: String,
-    },
+    NoTable(Table),
     /// The table's key is another.
-    WrongKey {
-        /// Its name.
-        table: String,
-    },
+    WrongKey(Table),
+    /// A request could not even be made.
+    NotConfigured,
     /// Reading is not allowed, or the credentials are no good.
     Denied {
-        /// Its name.
-        table: String,
+        /// The table.
+        table: Table,
         /// The service's error code.
         code: String,
     },
 }
 
+/// The table that was expected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    name: String,
+    key: String,
+    create: String,
+}
+
+fn describe_key(layout: &Layout) -> String {
+    match layout.key_schema()[..] {
+        [(id, _)] => format!("the partition key {id:?}, a string, alone"),
+        ref schema => {
+            let parts: Vec<_> = schema.iter().map(|(name, kind)| format!("{name} ({kind}, a string)")).collect();
+            parts.join(" and ")
+        }
+    }
+}
+
+/// The rest of the command that makes the table, behind its name.
+fn create_command(layout: &Layout) -> String {
+    let (mut attributes, mut keys) = (String::new(), String::new());
+    for (name, kind) in layout.key_schema() {
+        attributes.push_str(&format!(" AttributeName={name},AttributeType=S"));
+        keys.push_str(&format!(" AttributeName={name},KeyType={kind}"));
+    }
+    format!("--attribute-definitions{attributes} --key-schema{keys} --billing-mode PAY_PER_REQUEST")
+}
+
 impl InitError {
     /// The definite error behind a failed read; none for one that may pass.
-    pub(super) fn definite(table: &str, error: &SdkError<GetItemError>) -> Option<Self> {
-        let SdkError::ServiceError(service) = error else { return None };
-        let table = table.to_owned();
+    pub(super) fn definite(table: &str, layout: &Layout, error: &SdkError<GetItemError>) -> Option<Self> {
+        let service = match error {
+            SdkError::ServiceError(service) => service,
+            SdkError::ConstructionFailure(_) => return Some(InitError::NotConfigured),
+            _ => return None,
+        };
+        let table = Table { name: table.to_owned(), key: describe_key(layout), create: create_command(layout) };
         match service.err().code()? {
-            "ResourceNotFoundException" => Some(InitError::NoTable { table }),
-            "ValidationException" => Some(InitError::WrongKey { table }),
+            "ResourceNotFoundException" => Some(InitError::NoTable(table)),
+            "ValidationException" => Some(InitError::WrongKey(table)),
             code @ ("AccessDeniedException" | "UnrecognizedClientException" | "InvalidSignatureException") => {
                 Some(InitError::Denied { table, code: code.to_owned() })
             }
@@ -85,28 +116,24 @@ impl InitError {
 
 impl fmt::Display for InitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let create = |table: &str| {
-            format!(
-                "aws dynamodb create-table --table-name {table} --attribute-definitions AttributeName=id,AttributeType=S \
-                 --key-schema AttributeName=id,KeyType=HASH --billing-mode PAY_PER_REQUEST"
-            )
-        };
         match self {
-            InitError::NoTable { table } => write!(
+            InitError::NoTable(Table { name, create, .. }) => write!(
                 f,
-                "MICROBATCH_TABLE names the table {table:?}, which does not exist in this account and region; create it: {}",
-                create(table)
+                "MICROBATCH_TABLE names the table {name:?}, which does not exist in this account and region; create it: \
+                 aws dynamodb create-table --table-name {name} {create}"
             ),
-            InitError::WrongKey { table } => write!(
+            InitError::WrongKey(Table { name, key, create }) => write!(
                 f,
-                "the table {table:?} of MICROBATCH_TABLE has another key than the partition key id, a string, alone; \
-                 name another table, or create one: {}",
-                create("NAME")
+                "the table {name:?} of MICROBATCH_TABLE has another key than {key}; name another table, or create one: \
+                 aws dynamodb create-table --table-name NAME {create}"
             ),
-            InitError::Denied { table, code } => write!(
+            InitError::NotConfigured => f.write_str(
+                "no request to the table of MICROBATCH_TABLE could be made: set AWS_REGION, and check AWS_ENDPOINT_URL_DYNAMODB",
+            ),
+            InitError::Denied { table: Table { name, .. }, code } => write!(
                 f,
-                "reading the table {table:?} of MICROBATCH_TABLE was refused ({code}); allow the function's role \
-                 dynamodb:GetItem, dynamodb:PutItem and dynamodb:UpdateItem on it"
+                "reading the table {name:?} of MICROBATCH_TABLE was refused ({code}); allow the function's role \
+                 dynamodb:GetItem, BatchGetItem, PutItem, UpdateItem, PartiQLInsert and PartiQLUpdate on it"
             ),
         }
     }

@@ -2,13 +2,18 @@
 //!
 //! The key is selected from the JSON as it was received, never from the re-serialised type, so that a new version of the
 //! type does not change keys. It is brought to a [canonical form](canonical), digested with SHA-256 and put behind the
-//! namespace: `namespace#hex`.
+//! namespace: `namespace#hex`. A table that is shared with Powertools for Python takes [its keys](KeyFormat) instead.
 
 pub mod canonical;
+mod number;
+pub mod python_json;
+mod rewrite;
+mod scan;
 mod selector;
 
 use std::{fmt, sync::Arc};
 
+use md5::Md5;
 use sha2::{Digest, Sha256};
 
 use self::canonical::CanonicalError;
@@ -20,12 +25,16 @@ use crate::record::Fingerprint;
 pub struct Key(Arc<str>);
 
 impl Key {
-    /// The key of the canonical text `selected` in `namespace`.
+    /// The key of the canonical text `selected` in `namespace`, in microbatch's own format.
     pub fn digest(namespace: &str, selected: &str) -> Self {
+        Self::of_format(KeyFormat::Own, namespace, selected)
+    }
+
+    fn of_format(format: KeyFormat, namespace: &str, selected: &str) -> Self {
         let mut text = String::with_capacity(namespace.len() + 1 + 64);
         text.push_str(namespace);
         text.push('#');
-        push_hex(&mut text, &Sha256::digest(selected));
+        format.push_digest(&mut text, selected);
         Self(text.into())
     }
 
@@ -51,7 +60,8 @@ impl fmt::Debug for Key {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KeyError {
-    /// Nothing is selected, or null, or an empty string, list or object: such a key would make unrelated work the same.
+    /// Nothing is selected, or null, or an empty string, or a list or object that holds nothing but null: such a key would
+    /// make unrelated work the same.
     Missing,
     /// The text has no single meaning.
     Ambiguous(CanonicalError),
@@ -90,24 +100,66 @@ impl fmt::Display for KeyError {
 
 impl std::error::Error for KeyError {}
 
+/// How keys and fingerprints are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum KeyFormat {
+    /// microbatch's own: SHA-256 of the [canonical form](canonical). A fingerprint names its selector, so that a changed
+    /// one is not compared with what the old one left.
+    #[default]
+    Own,
+    /// That of Powertools for AWS Lambda (Python) 3.37, for a table that both use: MD5 of the [text that Python
+    /// makes](python_json).
+    ///
+    /// The namespace stands for what it puts before `#`: its `key_prefix`, or `{function}.{module}.{qualname}` of the
+    /// decorated function. The key selector is its `event_key_jmespath`, below what it decodes there: `order_id` for its
+    /// `powertools_json(body).order_id`. The fingerprint is its `payload_validation_jmespath`, likewise; both sides
+    /// must have the same one, or neither any, since a changed one makes every record a conflict.
+    ///
+    /// Equal are the keys of payloads that it decodes from JSON. Those it makes of dataclasses, models and Python types, of
+    /// the undecoded text of a body, or by another `hash_function`, are not; nor is a prefix with a `#` possible.
+    /// Items of which Python would make something doubtful are refused ([`python_json`]), selectors that it may evaluate
+    /// otherwise are too ([`Selector::check`]), and under JMESPath so are bodies with an integer beyond 64 bits.
+    PowertoolsPython,
+}
+
+impl KeyFormat {
+    /// The form of a JSON text that is digested.
+    fn rewrite(self, text: &str) -> Result<String, CanonicalError> {
+        match self {
+            KeyFormat::Own => canonical::canonicalize(text),
+            KeyFormat::PowertoolsPython => python_json::python_json(text),
+        }
+    }
+
+    fn push_digest(self, text: &mut String, selected: &str) {
+        match self {
+            KeyFormat::Own => push_hex(text, &Sha256::digest(selected)),
+            KeyFormat::PowertoolsPython => push_hex(text, &Md5::digest(selected)),
+        }
+    }
+}
+
 /// Makes keys and fingerprints of bodies, by the pipeline's selectors.
 #[derive(Debug, Clone)]
 pub struct KeyMaker {
     namespace: Box<str>,
+    format: KeyFormat,
     key: Selector,
-    fingerprint: Option<(Selector, Box<str>)>,
+    fingerprint: Option<Selector>,
 }
 
 impl KeyMaker {
     /// A maker of keys in `namespace`, selected by `key`, with a fingerprint of what `fingerprint` selects.
     pub fn new(namespace: &str, key: Selector, fingerprint: Option<Selector>) -> Self {
-        let fingerprint = fingerprint.map(|selector| {
-            // Another selector makes other, incomparable fingerprints: its digest is the scheme.
-            let mut scheme = String::new();
-            push_hex(&mut scheme, &Sha256::digest(selector.expression())[..4]);
-            (selector, scheme.into_boxed_str())
-        });
-        Self { namespace: namespace.into(), key, fingerprint }
+        Self { namespace: namespace.into(), format: KeyFormat::default(), key, fingerprint }
+    }
+
+    /// The same, in another format. Both selectors have passed [`Selector::check`] for it.
+    #[must_use]
+    pub fn with_format(mut self, format: KeyFormat) -> Self {
+        self.format = format;
+        self
     }
 
     /// The key and fingerprint of a body, which must be JSON text.
@@ -115,18 +167,25 @@ impl KeyMaker {
     /// # Errors
     /// [`KeyError`], when there is no unambiguous key.
     pub fn make(&self, body: &str) -> Result<(Key, Option<Fingerprint>), KeyError> {
-        let selected = self.key.select(body)?;
-        if matches!(&*selected, "null" | "\"\"" | "[]" | "{}") {
+        let selected = self.key.select(body, self.format)?;
+        if matches!(&*selected, "null" | "\"\"") || scan::holds_only_null(&selected) {
             return Err(KeyError::Missing);
         }
-        let key = Key::digest(&self.namespace, &selected);
-        let Some((selector, scheme)) = &self.fingerprint else { return Ok((key, None)) };
-        let selected = selector.select(body)?;
-        let mut text = String::with_capacity(scheme.len() + 1 + 64);
-        text.push_str(scheme);
-        text.push(':');
-        push_hex(&mut text, &Sha256::digest(&*selected));
-        Ok((key, Some(Fingerprint::new(text))))
+        let key = Key::of_format(self.format, &self.namespace, &selected);
+        let fingerprint = self.fingerprint.as_ref().map(|selector| self.fingerprint(selector, body)).transpose()?;
+        Ok((key, fingerprint))
+    }
+
+    fn fingerprint(&self, selector: &Selector, body: &str) -> Result<Fingerprint, KeyError> {
+        let selected = selector.select(body, self.format)?;
+        let mut text = String::with_capacity(8 + 1 + 64);
+        if self.format == KeyFormat::Own {
+            // Another selector makes other, incomparable fingerprints: its digest is the scheme. Powertools has none.
+            push_hex(&mut text, &Sha256::digest(selector.expression())[..4]);
+            text.push(':');
+        }
+        self.format.push_digest(&mut text, &selected);
+        Ok(Fingerprint::new(text))
     }
 }
 
@@ -172,9 +231,16 @@ mod tests {
 
     #[test]
     fn what_would_make_unrelated_work_the_same_is_missing() {
-        for body in
-            [r"{}", r#"{"id":null}"#, r#"{"id":""}"#, r#"{"id":[]}"#, r#"{"id":{}}"#, r#"{"id2":1}"#, "[1]", "7"]
-        {
+        for body in [
+            r"{}",
+            r#"{"id":null}"#,
+            r#"{"id":""}"#,
+            r#"{"id":[]}"#,
+            r#"{"id":{}}"#,
+            r#"{"id":[null]}"#,
+            r#"{"id2":1}"#,
+            "7",
+        ] {
             for selector in ["id", "id | @"] {
                 assert_eq!(maker(selector).make(body).err(), Some(KeyError::Missing), "{selector} of {body}");
             }
@@ -221,5 +287,25 @@ mod tests {
         };
         assert_ne!(of("a").scheme(), of("b").scheme());
         assert_eq!(of("a").scheme().len(), 8);
+    }
+
+    #[test]
+    fn powertools_keys_are_its_own() {
+        let maker = |key: &str, fingerprint: Option<&str>| {
+            let fingerprint = fingerprint.map(|selector| Selector::parse(selector).expect("selector"));
+            KeyMaker::new("fn.app.handler", Selector::parse(key).expect("selector"), fingerprint)
+                .with_format(KeyFormat::PowertoolsPython)
+        };
+        // Both were computed by aws-lambda-powertools 3.37.0.
+        let body = r#"{ "b": [1, 2.50, "caf\u00e9"], "a": {"z": null, "y": "\ud83d\ude00"} }"#;
+        let (key, fingerprint) = maker("@", Some("a")).make(body).expect("a key");
+        assert_eq!(key.as_str(), "fn.app.handler#a3318fdd88454bb8b487618c761bc7d6");
+        assert_eq!(fingerprint.expect("configured").as_str(), "7b898badecb146817edc91a04d57704f");
+        let (_, fingerprint) = maker("b", None).make(body).expect("a key");
+        assert_eq!(fingerprint, None);
+        // It digests what is missing as null.
+        let (_, fingerprint) = maker("b", Some("none")).make(body).expect("a key");
+        assert_eq!(fingerprint.expect("configured").as_str(), "37a6259cc0c1dae299a7866489dff0bd");
+        assert_eq!(maker("[x, y]", None).make(body).err(), Some(KeyError::Missing));
     }
 }

@@ -1,11 +1,19 @@
 //! Selects a part of a JSON text: plain paths by our own scanner, everything else by JMESPath.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, collections::BTreeMap, fmt};
+
+use jmespath::{
+    Rcvar, Variable,
+    ast::{Ast, Comparator},
+};
 
 use super::{
-    KeyError,
-    canonical::{self, CanonicalError},
+    KeyError, KeyFormat,
+    canonical::CanonicalError,
+    number::{NumberKind, exact_double, number_kind},
+    scan::{Scanner, find_member},
 };
+use crate::message::decode_str;
 
 /// Which part of a body is meant: a plain path such as `detail.order_id`, or any [JMESPath](https://jmespath.org)
 /// expression such as `[customer_id, lines[].sku]`.
@@ -71,48 +79,128 @@ impl Selector {
         &self.expression
     }
 
-    /// Selects from a JSON text, in canonical form; `null` when nothing is there.
+    /// Checks that keys of this format can be made by this selector: in the formats of others, only what both sides
+    /// evaluate alike. That is everything in microbatch's own, and elsewhere paths, indices, slices, lists, hashes, pipes,
+    /// `&&`, `||`, `!`, string literals and filters by `==` or `!=` with a string literal.
+    ///
+    /// # Errors
+    /// When the expression has another part.
+    pub fn check(&self, format: KeyFormat) -> Result<(), SelectorError> {
+        let Kind::JmesPath(expression) = &self.kind else { return Ok(()) };
+        match format {
+            KeyFormat::Own => Ok(()),
+            KeyFormat::PowertoolsPython => find_diverging(expression.as_ast()).map_or(Ok(()), |part| {
+                let reason = format!("Powertools for Python may evaluate {part} to something else");
+                Err(SelectorError { expression: self.expression.clone(), reason })
+            }),
+        }
+    }
+
+    /// Selects from a JSON text, in the form that the format digests; `null` when nothing is there.
     ///
     /// # Errors
     /// [`KeyError`], when the text has no single meaning or the expression fails on it.
-    pub fn select(&self, body: &str) -> Result<String, KeyError> {
+    pub fn select(&self, body: &str, format: KeyFormat) -> Result<String, KeyError> {
         match &self.kind {
-            Kind::WholeBody => Ok(canonical::canonicalize(body)?),
+            Kind::WholeBody => Ok(format.rewrite(body)?),
             Kind::Path(path) => {
                 let mut value = body;
                 for name in path {
-                    match canonical::find_member(value, name)? {
+                    match find_member(value, name)? {
                         Some(member) => value = member,
                         None => return Ok("null".to_owned()),
                     }
                 }
-                Ok(canonical::canonicalize(value)?)
+                Ok(format.rewrite(value)?)
             }
-            Kind::JmesPath(expression) => select_jmespath(expression, body),
+            Kind::JmesPath(expression) => {
+                // What has no single meaning is refused beforehand, anywhere in the body.
+                let value = to_variable(&mut Scanner::new(&format.rewrite(body)?))?;
+                let selected = expression.search(value).map_err(|_| KeyError::Selection)?;
+                let text = serde_json::to_string(&*selected).map_err(|_| KeyError::Selection)?;
+                Ok(format.rewrite(&text)?)
+            }
         }
     }
 }
 
-/// JMESPath works on parsed values, which hold a number as a float and of a repeated name the last: what such a value
-/// cannot hold is refused beforehand, anywhere in the body.
-fn select_jmespath(expression: &jmespath::Expression<'_>, body: &str) -> Result<String, KeyError> {
-    let checked = canonical::canonicalize(body)?;
-    let value = jmespath::Variable::from_json(&checked).map_err(|_| CanonicalError::NotJson)?;
-    let selected = expression.search(value).map_err(|_| KeyError::Selection)?;
-    if all_null(&selected) {
-        return Ok("null".to_owned());
+/// The value that JMESPath works on, of text that was rewritten and so is JSON of bounded depth.
+///
+/// Not by `serde_json`, whose doubles may be one off in the last place.
+fn to_variable(scan: &mut Scanner<'_>) -> Result<Variable, CanonicalError> {
+    let mut first = true;
+    match scan.peek() {
+        Some(b'{') => {
+            scan.at += 1;
+            let mut members = BTreeMap::new();
+            while scan.next_element(b'}', &mut first)? {
+                let (_, name) = scan.name()?;
+                members.insert(name.into_owned(), Rcvar::new(to_variable(scan)?));
+            }
+            Ok(Variable::Object(members))
+        }
+        Some(b'[') => {
+            scan.at += 1;
+            let mut elements = Vec::new();
+            while scan.next_element(b']', &mut first)? {
+                elements.push(Rcvar::new(to_variable(scan)?));
+            }
+            Ok(Variable::Array(elements))
+        }
+        Some(b'"') => {
+            let text = decode_str(scan.string()?).ok_or(CanonicalError::NotJson)?;
+            Ok(Variable::String(text.into_owned()))
+        }
+        _ => match scan.word() {
+            "null" => Ok(Variable::Null),
+            "true" => Ok(Variable::Bool(true)),
+            "false" => Ok(Variable::Bool(false)),
+            word => to_number(word).map(Variable::Number),
+        },
     }
-    let text = serde_json::to_string(&*selected).map_err(|_| KeyError::Selection)?;
-    Ok(canonical::canonicalize(&text)?)
 }
 
-/// Whether a multi-select found none of its parts: `[a, b]` of an object without either is `[null, null]`.
-fn all_null(selected: &jmespath::Variable) -> bool {
-    match selected {
-        jmespath::Variable::Array(parts) => !parts.is_empty() && parts.iter().all(|part| part.is_null()),
-        jmespath::Variable::Object(parts) => !parts.is_empty() && parts.values().all(|part| part.is_null()),
-        other => other.is_null(),
+/// JMESPath has 64 bits for an integer, in every format.
+fn to_number(word: &str) -> Result<serde_json::Number, CanonicalError> {
+    let number = match number_kind(word).ok_or(CanonicalError::NotJson)? {
+        NumberKind::Integer => {
+            word.parse::<u64>().map(Into::into).or_else(|_| word.parse::<i64>().map(Into::into)).ok()
+        }
+        NumberKind::Float => serde_json::Number::from_f64(exact_double(word)?.0),
+    };
+    number.ok_or(CanonicalError::InexactNumber)
+}
+
+/// The first part of an expression that JMESPath for Python may evaluate otherwise than ours: it keeps an object's members
+/// as they came where ours sorts them, its functions give integers where ours give floats, and it compares numbers and
+/// booleans by rules of its own.
+fn find_diverging(ast: &Ast) -> Option<&'static str> {
+    match ast {
+        Ast::Identity { .. } | Ast::Field { .. } | Ast::Index { .. } | Ast::Slice { .. } => None,
+        Ast::Literal { .. } if is_plain_text(ast) => None,
+        Ast::Literal { .. } => Some("a literal that is no plain string"),
+        Ast::Function { .. } | Ast::Expref { .. } => Some("a function"),
+        Ast::ObjectValues { .. } => Some("the values of an object (.*)"),
+        Ast::Comparison { comparator: Comparator::Equal | Comparator::NotEqual, lhs, rhs, .. }
+            if is_plain_text(lhs) || is_plain_text(rhs) =>
+        {
+            find_diverging(lhs).or_else(|| find_diverging(rhs))
+        }
+        Ast::Comparison { .. } => Some("a comparison other than == or != with a string"),
+        Ast::Not { node, .. } | Ast::Flatten { node, .. } => find_diverging(node),
+        Ast::Condition { predicate: one, then: other, .. }
+        | Ast::Projection { lhs: one, rhs: other, .. }
+        | Ast::And { lhs: one, rhs: other, .. }
+        | Ast::Or { lhs: one, rhs: other, .. }
+        | Ast::Subexpr { lhs: one, rhs: other, .. } => find_diverging(one).or_else(|| find_diverging(other)),
+        Ast::MultiList { elements, .. } => elements.iter().find_map(find_diverging),
+        Ast::MultiHash { elements, .. } => elements.iter().find_map(|element| find_diverging(&element.value)),
     }
+}
+
+/// Escapes in literals are read differently, too.
+fn is_plain_text(ast: &Ast) -> bool {
+    matches!(ast, Ast::Literal { value, .. } if value.as_string().is_some_and(|text| !text.contains('\\')))
 }
 
 fn is_identifier(name: &str) -> bool {
@@ -141,5 +229,50 @@ mod tests {
                 .starts_with("expected a path such as order_id or a JMESPath expression, found \"order[\": ")
         );
         assert!(Selector::parse("").is_err());
+    }
+
+    #[test]
+    fn what_python_may_evaluate_otherwise_is_refused_in_its_format() {
+        let check = |expression: &str| {
+            let selector = Selector::parse(expression).expect(expression);
+            selector.check(KeyFormat::Own).expect("all of JMESPath");
+            selector.check(KeyFormat::PowertoolsPython)
+        };
+        for expression in [
+            "@",
+            "order.id",
+            "[a, b.c[0], d[-1].e]",
+            "{one: a || b, two: !c}",
+            "lines[].sku | [:2]",
+            "lines[?kind == 'book' && sku].sku",
+            "lines[?'a' != kind]",
+            "['v1', id]",
+        ] {
+            assert_eq!(check(expression), Ok(()), "{expression}");
+        }
+        for (expression, part) in [
+            ("keys(@)", "a function"),
+            ("[id, sum(lines[].price)]", "a function"),
+            ("lines.*.sku", "the values of an object"),
+            ("lines[?price > `1`]", "a comparison"),
+            ("lines[?price == `1`]", "a comparison"),
+            ("[`1.0`, id]", "a literal"),
+            (r"['a\b', id]", "a literal"),
+            ("sort_by(lines, &sku)", "a function"),
+        ] {
+            let error = check(expression).expect_err(expression).to_string();
+            assert!(error.contains(part), "{expression}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_double_keeps_its_last_place_through_jmespath() {
+        let select = |expression: &str, format| {
+            Selector::parse(expression).expect("selector").select(r#"{"a":122.41941550000001}"#, format)
+        };
+        for format in [KeyFormat::Own, KeyFormat::PowertoolsPython] {
+            assert_eq!(select("a | @", format), select("a", format));
+        }
+        assert_eq!(select("a", KeyFormat::PowertoolsPython).as_deref(), Ok("122.41941550000001"));
     }
 }

@@ -2,8 +2,10 @@
 
 use std::future::Future;
 
+use super::Shared;
 use crate::{
     clock::{Clock, Random},
+    record::Owner,
     store::{Commit, Store, StoreError, StoreErrorKind},
     transition::{ClaimAnswer, ClaimRequest, CompleteAnswer, CompleteRequest, ReleaseAnswer, ReleaseRequest},
 };
@@ -14,6 +16,9 @@ const TRIES_MAX: u32 = 3;
 const BACKOFF_BASE_MS: u64 = 25;
 /// Longest wait between two tries.
 const BACKOFF_MAX_MS: u64 = 1_000;
+
+/// How many tries after the first are under way at once in the process.
+pub(super) const RETRY_PLACES: usize = 8;
 
 /// One kind of request to a store.
 pub(super) trait Call<S> {
@@ -71,26 +76,53 @@ impl<S: Commit<W>, W: Send + Sync> Call<S> for CompleteRequest<W> {
     }
 }
 
+/// The writes of an item that runs without idempotency.
+pub(super) struct UnkeyedWrite<W> {
+    /// Names the try, so that a retry is recognised.
+    pub(super) token: Owner,
+    pub(super) writes: Vec<W>,
+}
+
+impl<S: Commit<W>, W: Send + Sync> Call<S> for UnkeyedWrite<W> {
+    type Answer = CompleteAnswer;
+    /// As a completion: an earlier try may have been applied.
+    const TRIES_MAX: Option<u32> = None;
+
+    async fn send(store: &S, _now_ms: u64, requests: &[Self]) -> Vec<Result<CompleteAnswer, StoreError>> {
+        let mut answers = Vec::with_capacity(requests.len());
+        for request in requests {
+            answers.push(store.write(&request.token, &request.writes).await);
+        }
+        answers
+    }
+}
+
 /// Sends requests and tries again those that failed in a way that may pass, until `give_up_ms`. One answer a request, in
 /// order.
-pub(super) async fn send_with_retries<S: Sync, R: Call<S> + Send + Sync>(
-    store: &S,
-    clock: &dyn Clock,
-    random: &dyn Random,
+///
+/// Tries after the first share a few places in the process: a store that is throttling gets a trickle, however many calls
+/// it has refused.
+pub(super) async fn send_with_retries<P: Sync + Send, S: Sync, R: Call<S> + Send + Sync>(
+    shared: &Shared<P, S>,
     requests: Vec<R>,
     give_up_ms: u64,
 ) -> Vec<Result<R::Answer, StoreError>> {
-    let mut answers = send_once(store, clock, &requests).await;
+    let clock = &*shared.clock;
+    let mut answers = send_once(&shared.store, clock, &requests).await;
     let mut pending: Vec<(usize, R)> =
         requests.into_iter().enumerate().filter(|(position, _)| is_retryable(&answers[*position])).collect();
     for tried in 1_u32.. {
-        let resume_ms = clock.now_ms().saturating_add(backoff_ms(tried, random));
+        let resume_ms = clock.now_ms().saturating_add(backoff_ms(tried, &*shared.random));
         if pending.is_empty() || R::TRIES_MAX.is_some_and(|max| tried >= max) || resume_ms >= give_up_ms {
             break;
         }
         clock.sleep_until(resume_ms).await;
         let (positions, requests): (Vec<usize>, Vec<R>) = pending.into_iter().unzip();
-        let received = send_once(store, clock, &requests).await;
+        let received = {
+            // The semaphore is never closed: without a permit there would be no limit, and nothing worse.
+            let _place = shared.retry_places.acquire().await;
+            send_once(&shared.store, clock, &requests).await
+        };
         pending = Vec::new();
         for ((position, request), answer) in positions.into_iter().zip(requests).zip(received) {
             if is_retryable(&answer) {

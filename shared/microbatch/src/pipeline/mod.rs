@@ -4,25 +4,27 @@
 //! (equal keys, claims, tasks) ends with it.
 
 mod builder;
+mod cache;
 mod calls;
 mod gate;
 mod guarded;
 mod run;
-mod verdict;
 mod watch;
 mod workers;
 
 use std::{fmt, sync::Arc};
 
+use tokio::sync::Semaphore;
+
 pub use self::{
     builder::{Host, PipelineBuilder},
     watch::Blocking,
 };
-use self::{gate::Gates, watch::Watches};
+use self::{cache::CompletedCache, gate::Gates, watch::Watches};
 use crate::{
     clock::{Clock, Random},
     config::Config,
-    key::KeyMaker,
+    decode::Keying,
     lease::{Schedule, resolve_deadline_ms},
     message::{EventError, split_event},
     processor::Processor,
@@ -45,9 +47,13 @@ struct Shared<P, S> {
     random: Arc<dyn Random>,
     recorder: Arc<dyn Recorder>,
     config: Config,
-    keys: KeyMaker,
+    /// None: without idempotency.
+    keying: Option<Keying>,
+    completed: CompletedCache,
     gates: Gates,
     watches: Watches,
+    /// Room for tries after the first.
+    retry_places: Semaphore,
     /// When the process started: an announced deadline before it was never a deadline.
     started_ms: u64,
 }
@@ -116,7 +122,7 @@ impl<P: Processor, S: Commit<P::Write>> Pipeline<P, S> {
         let now_ms = shared.clock.now_ms();
         let messages = split_event(event).map_err(RunError::Event)?;
         let deadline_ms = resolve_deadline_ms(deadline_ms, shared.started_ms, now_ms, shared.config.timeout_ms);
-        let schedule = Schedule::new(deadline_ms, &shared.config);
+        let schedule = Schedule::new(now_ms, deadline_ms, &shared.config);
         let finished = run::run(shared, &messages, batch_id, schedule, now_ms).await;
         let report = finished.report(&messages, batch_id, shared.clock.now_ms().saturating_sub(now_ms), now_ms);
         shared.recorder.record(&report);

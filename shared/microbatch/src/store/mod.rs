@@ -9,7 +9,11 @@ pub use self::{
     error::{StoreError, StoreErrorKind},
     memory::MemoryStore,
 };
-use crate::transition::{ClaimAnswer, ClaimRequest, CompleteAnswer, CompleteRequest, ReleaseAnswer, ReleaseRequest};
+use crate::{
+    key::Key,
+    record::{Owner, Record},
+    transition::{ClaimAnswer, ClaimRequest, CompleteAnswer, CompleteRequest, ReleaseAnswer, ReleaseRequest},
+};
 
 /// Keeps records and obeys [`decide`](crate::transition::decide).
 ///
@@ -26,6 +30,9 @@ pub trait Store: Send + Sync + 'static {
         now_ms: u64,
         requests: &[ClaimRequest],
     ) -> impl Future<Output = Vec<Result<ClaimAnswer, StoreError>>> + Send;
+
+    /// Reads the records of keys as they are now, for up to 100 keys.
+    fn read(&self, keys: &[Key]) -> impl Future<Output = Vec<Result<Option<Record>, StoreError>>> + Send;
 
     /// Gives keys back, at once or later.
     fn release(
@@ -45,4 +52,8 @@ pub trait Commit<W>: Store {
         now_ms: u64,
         requests: &[CompleteRequest<W>],
     ) -> impl Future<Output = Vec<Result<CompleteAnswer, StoreError>>> + Send;
+
+    /// Commits writes of an item that runs without idempotency: all of them or none. `token` names the try, so that a
+    /// retry of the same writes is recognised where the store can.
+    fn write(&self, token: &Owner, writes: &[W]) -> impl Future<Output = Result<CompleteAnswer, StoreError>> + Send;
 }

@@ -73,11 +73,13 @@ proptest! {
         acts in prop::collection::vec(0_usize..7, 1..40),
         concurrency in 1_u64..20,
         shards in 1_u64..4,
+        chunk_size in 1_usize..26,
     ) {
         const ACTS: [&str; 7] = ["", "slow", "fail", "permanent", "panic", "panic_late", "panic_in_drop"];
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("runtime");
         runtime.block_on(async {
-            let bench = Bench::on(MemoryStore::new(), |options| {
+            let store = MemoryStore::with_chunk_size(chunk_size.try_into().expect("not zero"));
+            let bench = Bench::on(store, |options| {
                 options.concurrency = concurrency;
                 options.shards = Some(shards);
                 options.item_timeout_ms = 100;

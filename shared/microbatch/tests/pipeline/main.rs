@@ -4,6 +4,7 @@ mod deadline;
 mod isolation;
 mod keys;
 mod limits;
+mod policies;
 mod store_failures;
 mod support;
 mod wire;

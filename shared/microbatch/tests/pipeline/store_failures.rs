@@ -120,3 +120,37 @@ async fn a_key_that_another_holds_is_busy_and_reported() {
     assert_eq!((second.0.len(), second.1.items[0].outcome), (1, Busy));
     assert_eq!((holder.seen.runs("a"), other.seen.runs("a")), (1, 0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn tries_after_the_first_are_a_trickle() {
+    // P14: 64 completions are refused; of their further tries at most 8 are under way at once.
+    let (retries, at_once_max) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let (now, most) = (Arc::clone(&retries), Arc::clone(&at_once_max));
+    let tried = std::sync::Mutex::new(std::collections::HashMap::<String, u64>::new());
+    let store = FaultStore::new(MemoryStore::new(), move |point| {
+        if point.operation != Operation::Complete {
+            return Fault::None;
+        }
+        let mut tried = tried.lock().expect("lock");
+        let times = tried.entry(point.key.as_str().to_owned()).or_default();
+        *times += 1;
+        match *times {
+            1 => Fault::Before(Throttled),
+            // Held for a while, so that those under way can be counted; one in eight more would be the ninth.
+            _ => {
+                most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                let now = Arc::clone(&now);
+                tokio::spawn(async move {
+                    tokio::time::sleep(std::time::Duration::from_millis(9)).await;
+                    now.fetch_sub(1, Ordering::SeqCst);
+                });
+                Fault::Delay(std::time::Duration::from_millis(10))
+            }
+        }
+    });
+    let bench = Bench::on(store, |_| {});
+    let bodies: Vec<String> = (0..64).map(|index| body(&index.to_string(), "")).collect();
+    let (reported, _) = bench.send(&bodies.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    assert_eq!(reported, [""; 0]);
+    assert_eq!(at_once_max.load(Ordering::SeqCst), 8);
+}

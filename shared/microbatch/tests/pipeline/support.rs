@@ -10,8 +10,8 @@ use std::{
 };
 
 use microbatch::{
-    BatchResponse, Commit, Done, ItemContext, Key, MemoryStore, NoWrites, Options, Outcome, Pipeline, ProcessError,
-    Processor, key::canonical::canonicalize, pipeline::Host,
+    BatchResponse, Commit, Done, ItemContext, Key, MemoryStore, NoWrites, Options, Outcome, Pipeline, PipelineBuilder,
+    ProcessError, Processor, key::canonical::canonicalize, pipeline::Host,
 };
 use microbatch_testkit::{
     clock::{SeededRandom, TokioClock},
@@ -104,8 +104,8 @@ impl Processor for Scripted {
 }
 
 /// A pipeline under test and all that can be asked about it.
-pub(crate) struct Bench<S> {
-    pub(crate) pipeline: Pipeline<Scripted, S>,
+pub(crate) struct Bench<S, P = Scripted> {
+    pub(crate) pipeline: Pipeline<P, S>,
     pub(crate) seen: Arc<Seen>,
     pub(crate) recorder: Arc<KeepingRecorder>,
     pub(crate) clock: TokioClock,
@@ -125,20 +125,24 @@ impl Bench<MemoryStore> {
 
 impl<S: Commit<NoWrites>> Bench<S> {
     pub(crate) fn on(store: S, options: impl FnOnce(&mut Options)) -> Self {
-        let (seen, recorder, clock) =
-            (Arc::new(Seen::default()), Arc::new(KeepingRecorder::default()), TokioClock::default());
+        let seen = Arc::new(Seen::default());
+        let builder = Pipeline::builder(Scripted(Arc::clone(&seen))).key("id").fingerprint_body().options(options);
+        Self { seen, ..Self::of(builder, store) }
+    }
+}
+
+impl<P: Processor, S: Commit<P::Write>> Bench<S, P> {
+    pub(crate) fn of(builder: PipelineBuilder<P>, store: S) -> Self {
+        let (recorder, clock) = (Arc::new(KeepingRecorder::default()), TokioClock::default());
         let host = Host {
             store,
             clock: Arc::new(clock),
             random: Arc::new(SeededRandom::new(SEEDS.fetch_add(1, Ordering::Relaxed))),
             recorder: Arc::clone(&recorder) as _,
         };
-        let builder = Pipeline::builder(Scripted(Arc::clone(&seen))).key("id").fingerprint_body();
-        let builder = builder.options(|all| {
-            all.namespace = "test".into();
-            options(all);
-        });
-        Self { pipeline: builder.build(host).expect("valid settings"), seen, recorder, clock }
+        let pipeline =
+            builder.options(|options| options.namespace = "test".into()).build(host).expect("valid settings");
+        Self { pipeline, seen: Arc::default(), recorder, clock }
     }
 
     /// Sends bodies as messages `m0`, `m1` ..., and returns the ids reported and the report.

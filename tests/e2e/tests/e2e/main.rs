@@ -1,6 +1,16 @@
-//! End-to-end tests: the binaries that cargo-lambda builds, under a Lambda Runtime API and on a real `DynamoDB` server.
+//! End-to-end tests: the binaries that cargo-lambda builds, under a Lambda Runtime API and on a real DynamoDB server.
 //!
 //! One test binary, so that all share one build of the functions and a machine links once.
 
+mod big;
+mod command;
+mod conformance;
+mod crash;
+mod interop;
 mod isolation;
 mod missing_id;
+mod rie;
+mod store_failing;
+mod tools;
+mod twice;
+mod watch;

@@ -3,24 +3,25 @@
 use crate::{
     message::Message,
     outcome::Outcome,
+    store::StoreError,
     telemetry::{BatchReport, Counts, ItemReport},
 };
 
 /// A message's outcome and what explains it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Verdict {
-    pub(super) outcome: Outcome,
-    pub(super) code: Option<&'static str>,
-    pub(super) error_type: Option<&'static str>,
-    pub(super) attempt: Option<u64>,
-    pub(super) tries: Option<u64>,
-    pub(super) elapsed_ms: Option<u64>,
-    pub(super) retry_after_ms: Option<u64>,
-    pub(super) busy_until_ms: Option<u64>,
+pub(in crate::pipeline) struct Verdict {
+    pub(in crate::pipeline) outcome: Outcome,
+    pub(in crate::pipeline) code: Option<&'static str>,
+    pub(in crate::pipeline) error_type: Option<&'static str>,
+    pub(in crate::pipeline) attempt: Option<u64>,
+    pub(in crate::pipeline) tries: Option<u64>,
+    pub(in crate::pipeline) elapsed_ms: Option<u64>,
+    pub(in crate::pipeline) retry_after_ms: Option<u64>,
+    pub(in crate::pipeline) busy_until_ms: Option<u64>,
 }
 
 impl Verdict {
-    pub(super) fn new(outcome: Outcome, code: Option<&'static str>) -> Self {
+    pub(in crate::pipeline) fn new(outcome: Outcome, code: Option<&'static str>) -> Self {
         Self {
             outcome,
             code,
@@ -35,14 +36,15 @@ impl Verdict {
 }
 
 /// All verdicts of a run.
-pub(super) struct Finished {
-    pub(super) verdicts: Vec<Option<Verdict>>,
-    pub(super) counts: Counts,
+pub(in crate::pipeline) struct Finished {
+    pub(in crate::pipeline) verdicts: Vec<Option<Verdict>>,
+    pub(in crate::pipeline) counts: Counts,
+    pub(in crate::pipeline) store_errors: Vec<StoreError>,
 }
 
 impl Finished {
-    pub(super) fn report<'a>(
-        &self,
+    pub(in crate::pipeline) fn report<'a>(
+        &'a self,
         messages: &'a [Message<'_>],
         batch_id: &'a str,
         elapsed_ms: u64,
@@ -64,6 +66,12 @@ impl Finished {
                 busy_until_ms: verdict.busy_until_ms,
             }
         });
-        BatchReport { batch_id, items: items.collect(), elapsed_ms, counts: self.counts }
+        BatchReport {
+            batch_id,
+            items: items.collect(),
+            elapsed_ms,
+            counts: self.counts,
+            store_errors: &self.store_errors,
+        }
     }
 }

@@ -1,0 +1,237 @@
+//! From a message to a claimed item: decode, key, coalesce, claim.
+
+use std::collections::hash_map::Entry;
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{Phase, Run, Ticket, Verdict, settle::follow};
+use crate::{
+    batcher::Batch,
+    decode::{Decoded, Identity, decode},
+    key::Key,
+    lease::retention_end_s,
+    outcome::Outcome,
+    pipeline::{
+        Shared,
+        calls::{may_be_applied, send_with_retries},
+    },
+    processor::Processor,
+    record::{Fingerprint, Owner},
+    store::{Commit, StoreError},
+    transition::{ClaimAnswer, ClaimRequest, ReleaseKind, judge_previous},
+};
+
+/// The first message of a key in this batch, and those that came after it (rule 7).
+pub(super) struct Leader {
+    pub(super) fingerprint: Option<Fingerprint>,
+    pub(super) verdict: Option<Verdict>,
+    pub(super) followers: Vec<(usize, Option<Fingerprint>)>,
+}
+
+/// A claim that was not sent yet.
+pub(super) struct PendingClaim {
+    pub(super) index: usize,
+    request: ClaimRequest,
+    previous: Option<Key>,
+}
+
+/// What came of a claim.
+pub(super) struct ClaimOutcome {
+    answer: Result<ClaimAnswer, StoreError>,
+    /// The key was claimed, and then found done, held or unreadable under its previous key: it has to be given back.
+    undone: bool,
+}
+
+impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
+    /// Decodes messages as long as there is room for their claims.
+    pub(super) fn admit(&mut self) {
+        while self.next < self.messages.len() {
+            let Some(permit) = self.claims_gate.try_pass() else { return };
+            let index = self.next;
+            self.next += 1;
+            let bytes_max = self.shared.config.body_bytes_max;
+            match decode(&self.messages[index], self.shared.keying.as_ref(), bytes_max) {
+                Ok(decoded) => self.admit_item(index, decoded, permit),
+                Err(error) => self.decide(index, Verdict::new(Outcome::Rejected, Some(error.code()))),
+            }
+        }
+        self.claims_gate.close();
+    }
+
+    fn admit_item(&mut self, index: usize, decoded: Decoded<P::Item>, permit: OwnedSemaphorePermit) {
+        let Decoded { item, identity } = decoded;
+        let Some(identity) = identity else {
+            // Without idempotency there is nothing to claim.
+            self.open_ticket(index, item, None, permit);
+            self.ready.push_back(index);
+            return;
+        };
+        match self.leaders.entry(identity.key.clone()) {
+            Entry::Occupied(mut leader) => {
+                let leader = leader.get_mut();
+                let verdict = leader
+                    .verdict
+                    .map(|verdict| follow(verdict, leader.fingerprint.as_ref(), identity.fingerprint.as_ref()));
+                if verdict.is_none() {
+                    leader.followers.push((index, identity.fingerprint));
+                }
+                self.count_drop(item);
+                if let Some(verdict) = verdict {
+                    self.decide(index, verdict);
+                }
+            }
+            Entry::Vacant(entry) => {
+                let fingerprint = identity.fingerprint.clone();
+                entry.insert(Leader { fingerprint, verdict: None, followers: Vec::new() });
+                self.claim(index, item, identity, permit);
+            }
+        }
+    }
+
+    fn claim(&mut self, index: usize, item: P::Item, identity: Identity, permit: OwnedSemaphorePermit) {
+        let now_ms = self.shared.clock.now_ms();
+        let remembered = self.shared.completed.answer(&identity.key, identity.fingerprint.as_ref(), now_ms);
+        let (key, fingerprint, previous) =
+            (identity.key.clone(), identity.fingerprint.clone(), identity.previous.clone());
+        let owner = self.open_ticket(index, item, Some(identity), permit);
+        if let Some(answer) = remembered {
+            self.claim_answered(index, ClaimOutcome { answer: Ok(answer), undone: false });
+            return;
+        }
+        let config = &self.shared.config;
+        let request = ClaimRequest {
+            key,
+            owner,
+            fingerprint,
+            lease_end_ms: self.schedule.lease_end_ms,
+            retention_end_s: retention_end_s(now_ms, self.schedule.lease_end_ms, config),
+            on_lapsed_lease: config.on_lapsed_lease,
+        };
+        // A claim is a few hundred bytes, whatever its item: only the count limits a call.
+        let pushed = self.to_claim.push(PendingClaim { index, request, previous }, 0, now_ms);
+        for batch in pushed.into_iter().flatten() {
+            self.send_claim_batch(batch);
+        }
+    }
+
+    fn open_ticket(
+        &mut self,
+        index: usize,
+        item: P::Item,
+        identity: Option<Identity>,
+        permit: OwnedSemaphorePermit,
+    ) -> Owner {
+        let owner = Owner::new(format!("{}-{index}", self.owner_prefix));
+        self.tickets[index] = Some(Box::new(Ticket {
+            owner: owner.clone(),
+            identity,
+            item: Some(item),
+            claimed: None,
+            done: None,
+            transactional: false,
+            sent_ms: self.shared.clock.now_ms(),
+            given_up: false,
+            claim_permit: Some(permit),
+            run_permit: None,
+        }));
+        owner
+    }
+
+    /// Sends a last, smaller batch once nothing can be added to it, or nothing else is under way.
+    pub(super) fn send_claims(&mut self) {
+        let last = self.next == self.messages.len();
+        let idle = self.claims.is_empty() && self.ready.is_empty();
+        let batch = if last {
+            self.to_claim.close()
+        } else if idle {
+            self.to_claim.flush_idle()
+        } else {
+            None
+        };
+        if let Some(batch) = batch {
+            self.send_claim_batch(batch);
+        }
+    }
+
+    fn send_claim_batch(&mut self, batch: Batch<PendingClaim>) {
+        self.claims.push(Box::pin(send_batch(self.shared, batch.entries, self.schedule.cut_off_ms)));
+    }
+
+    pub(super) fn claim_answered(&mut self, index: usize, outcome: ClaimOutcome) {
+        let ClaimOutcome { answer, undone } = outcome;
+        let Some(ticket) = &mut self.tickets[index] else { return };
+        if let Ok(ClaimAnswer::Claimed(claimed)) = answer {
+            ticket.claimed = Some(claimed);
+        }
+        // Every claim that was sent is given back, answered or not (rule 3).
+        let maybe_held = undone || answer.as_ref().is_err_and(may_be_applied);
+        if ticket.given_up {
+            // The verdict stands. The release that was sent unseen may have overtaken the claim.
+            if ticket.claimed.is_some() || maybe_held {
+                self.release(index, ReleaseKind::Now);
+            }
+            self.drop_ticket(index);
+            return;
+        }
+        if maybe_held {
+            self.release(index, ReleaseKind::Now);
+        }
+        let verdict = match answer {
+            Ok(ClaimAnswer::Claimed(claimed)) => {
+                self.counts.fingerprints_not_compared += u64::from(!claimed.compared);
+                if self.phase == Phase::Running {
+                    self.ready.push_back(index);
+                    return;
+                }
+                self.release(index, ReleaseKind::Now);
+                Verdict::new(Outcome::Abandoned, Some("deadline"))
+            }
+            Ok(ClaimAnswer::Duplicate { compared, .. }) => {
+                self.counts.fingerprints_not_compared += u64::from(!compared);
+                Verdict::new(Outcome::Duplicate, None)
+            }
+            Ok(ClaimAnswer::Conflict) => Verdict::new(Outcome::Conflict, Some("fingerprint_differs")),
+            Ok(ClaimAnswer::Busy { until_ms }) => {
+                Verdict { busy_until_ms: Some(until_ms), ..Verdict::new(Outcome::Busy, Some("held_by_another")) }
+            }
+            Ok(ClaimAnswer::Vanished) => Verdict::new(Outcome::Rejected, Some("holder_vanished")),
+            Err(error) => {
+                self.note_error(&error);
+                Verdict::new(Outcome::Failed, Some(error.code()))
+            }
+        };
+        self.decide(index, verdict);
+    }
+}
+
+/// Claims the keys of a batch, and then looks at the previous keys of those that were won.
+async fn send_batch<P: Processor, S: Commit<P::Write>>(
+    shared: &Shared<P, S>,
+    batch: Vec<PendingClaim>,
+    give_up_ms: u64,
+) -> Vec<(usize, ClaimOutcome)> {
+    let mut indexes = Vec::with_capacity(batch.len());
+    let mut requests = Vec::with_capacity(batch.len());
+    let mut previous = Vec::new();
+    for (position, pending) in batch.into_iter().enumerate() {
+        indexes.push(pending.index);
+        previous.extend(pending.previous.map(|key| (position, key, pending.request.fingerprint.clone())));
+        requests.push(pending.request);
+    }
+    let answers = send_with_retries(shared, requests, give_up_ms).await;
+    let mut outcomes: Vec<ClaimOutcome> =
+        answers.into_iter().map(|answer| ClaimOutcome { answer, undone: false }).collect();
+    previous.retain(|(position, ..)| matches!(outcomes[*position].answer, Ok(ClaimAnswer::Claimed(_))));
+    if !previous.is_empty() {
+        let keys: Vec<Key> = previous.iter().map(|(_, key, _)| key.clone()).collect();
+        let records = shared.store.read(&keys).await;
+        for ((position, _, fingerprint), record) in previous.into_iter().zip(records) {
+            let judged =
+                record.map(|record| judge_previous(record.as_ref(), fingerprint.as_ref(), shared.clock.now_ms()));
+            if let Some(answer) = judged.transpose() {
+                outcomes[position] = ClaimOutcome { answer, undone: true };
+            }
+        }
+    }
+    indexes.into_iter().zip(outcomes).collect()
+}

@@ -1,0 +1,52 @@
+//! Medians, and how far figures spread.
+
+/// The middle of some figures, and their ends.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Summary {
+    pub(crate) median: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
+}
+
+impl Summary {
+    /// Of these figures, at least one.
+    pub(crate) fn of(figures: &[f64]) -> Self {
+        let mut sorted = figures.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let middle = sorted.len() / 2;
+        let median =
+            if sorted.len() % 2 == 1 { sorted[middle] } else { f64::midpoint(sorted[middle - 1], sorted[middle]) };
+        Self { median, min: sorted[0], max: sorted[sorted.len() - 1] }
+    }
+
+    /// Of the ratios between figures of the same run. What slows a whole run down does not show in them.
+    pub(crate) fn of_ratios(ours: &[f64], theirs: &[f64]) -> Self {
+        Self::of(&ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect::<Vec<_>>())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_middle_or_between_the_two_in_the_middle() {
+        for (figures, median, min, max) in [
+            (&[5.0][..], 5.0, 5.0, 5.0),
+            (&[9.0, 1.0, 4.0], 4.0, 1.0, 9.0),
+            (&[10.0, 2.0, 4.0, 1.0], 3.0, 1.0, 10.0),
+            (&[2.0, 2.0, 100.0, 2.0], 2.0, 2.0, 100.0),
+        ] {
+            assert_eq!(Summary::of(figures), Summary { median, min, max }, "{figures:?}");
+        }
+    }
+
+    #[test]
+    fn ratios_are_those_of_each_pair() {
+        // The second run was ten times slower for both; the ratio of the medians would be 55 / 220.
+        let summary = Summary::of_ratios(&[10.0, 100.0], &[40.0, 400.0]);
+        assert_eq!(summary, Summary { median: 0.25, min: 0.25, max: 0.25 });
+        let summary = Summary::of_ratios(&[1.0, 2.0, 9.0], &[2.0, 2.0, 3.0]);
+        assert_eq!(summary, Summary { median: 1.0, min: 0.5, max: 3.0 });
+    }
+}
