@@ -1,8 +1,6 @@
-//! The adapter as a function has it, in this process, with a processor that does nothing.
+//! The adapter in this process, as a function has it, with a processor that does nothing; and what its work costs.
 
-use std::iter::repeat_with;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -17,14 +15,13 @@ use microbatch_aws::dynamodb::StoreCalls;
 use microbatch_aws::lambda::BoxError;
 use microbatch_aws::sdk::store_client;
 use microbatch_local::environment::{DEFAULT_TABLE, LOCAL_REGION};
-use microbatch_testkit::events::{Envelope, EventSpec, generate};
 use serde::de::IgnoredAny;
 use tokio::spawn;
 
 use crate::cpu;
+use crate::orders::Batches;
+use crate::stats::float;
 
-/// Batches are repeated until they have so many records.
-const SAMPLE_RECORDS_MIN: usize = 1_000;
 /// A machine with other work to do shall slow a run down, not end it.
 const STORE_TIMEOUT_MS: u64 = 10_000;
 const BATCH_TIMEOUT_MS: u64 = 300_000;
@@ -34,19 +31,6 @@ const BATCH_TIMEOUT_MS: u64 = 300_000;
 pub(crate) struct Adapter {
     pipeline: Pipeline<Empty, DynamoDbStore>,
     processed: Arc<Processed>,
-}
-
-/// Events of one size. No order is in two of them.
-#[derive(Debug)]
-pub(crate) struct Batches {
-    events: Vec<String>,
-    pub(crate) items: usize,
-}
-
-/// Makes events of orders that no earlier event had.
-#[derive(Debug, Default)]
-pub(crate) struct Orders {
-    made: u64,
 }
 
 /// What some batches cost.
@@ -100,7 +84,7 @@ impl Adapter {
     }
 
     /// Works on the batches, one after the other, on the runtime's workers, as a function does. All items must come out
-    /// processed: a retry or a duplicate has other costs.
+    /// processed: a failure or a duplicate has other costs.
     pub(crate) async fn run(&self, batches: Batches) -> Result<(), BoxError> {
         let before = self.processed.0.load(Ordering::Relaxed);
         let (pipeline, items) = (self.pipeline.clone(), batches.items);
@@ -120,23 +104,6 @@ impl Adapter {
     }
 }
 
-impl Orders {
-    /// Events of this many records each, at least one, and [`SAMPLE_RECORDS_MIN`] records in all.
-    pub(crate) fn batches(&mut self, records: NonZeroUsize) -> Result<Batches, BoxError> {
-        let count = SAMPLE_RECORDS_MIN.div_ceil(records.get());
-        let events = repeat_with(|| self.event(records)).take(count).collect::<Result<_, BoxError>>()?;
-        Ok(Batches { events, items: count * records.get() })
-    }
-
-    fn event(&mut self, records: NonZeroUsize) -> Result<String, BoxError> {
-        // Short, so that 10,000 records fit an event, and all sizes compare.
-        let (envelope, seed, first_order) = (Envelope::Short, self.made, self.made);
-        self.made += records.get() as u64;
-        let spec = EventSpec { records, envelope, body_bytes: 0, seed, fifo_groups: None, first_order };
-        Ok(generate(&spec)?)
-    }
-}
-
 impl Processor for Empty {
     type Item = IgnoredAny;
     type Output = ();
@@ -151,10 +118,4 @@ impl Recorder for Processed {
     fn record(&self, report: &BatchReport<'_>) {
         self.0.fetch_add(report.count(Outcome::Processed), Ordering::Relaxed);
     }
-}
-
-/// A count as a number to divide by.
-#[expect(clippy::cast_precision_loss, reason = "counts here are far below 2^52")]
-pub(crate) fn float(count: usize) -> f64 {
-    count as f64
 }

@@ -9,11 +9,13 @@ use microbatch_local::environment::DEFAULT_TABLE;
 use microbatch_local::proxy::{Call, Fault, Proxy};
 use microbatch_local::tables::{Endpoint, TableSpec, ensure};
 
-use crate::adapter::{Adapter, Orders, Sample, float};
+use crate::adapter::{Adapter, Sample};
 use crate::args::Calls;
 use crate::note;
+use crate::orders::Orders;
 use crate::report::{Comparison, Report};
 use crate::server::Server;
+use crate::stats::float;
 
 const SIDES: [StoreCalls; 2] = [StoreCalls::Batched, StoreCalls::Single];
 

@@ -5,6 +5,7 @@ mod args;
 mod calls;
 mod cpu;
 mod machine;
+mod orders;
 mod report;
 mod server;
 mod stats;

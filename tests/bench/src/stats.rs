@@ -1,4 +1,4 @@
-//! Medians, and how far figures spread.
+//! Medians, ratios, and how far figures spread.
 
 /// The middle of some figures, and their ends.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -23,6 +23,12 @@ impl Summary {
     pub(crate) fn of_ratios(ours: &[f64], theirs: &[f64]) -> Self {
         Self::of(&ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect::<Vec<_>>())
     }
+}
+
+/// A count, to divide by.
+#[expect(clippy::cast_precision_loss, reason = "counts here are far below 2^52")]
+pub(crate) fn float(count: usize) -> f64 {
+    count as f64
 }
 
 #[cfg(test)]

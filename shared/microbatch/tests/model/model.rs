@@ -160,7 +160,7 @@ impl Check {
 
     /// A worker's own clock, in epoch milliseconds.
     pub(crate) fn clock_ms(&self, state: &State, worker: usize) -> u64 {
-        host_ms(state.now).saturating_add_signed(i64::from(state.skews[worker]) * 1_000)
+        host_ms(state.now).saturating_add_signed(i64::from(self.setup.skews[state.clocks][worker]) * 1_000)
     }
 
     // --- the queue and the clock ----------------------------------------------------------------------------------
@@ -308,16 +308,16 @@ impl Model for Check {
 
     fn init_states(&self) -> Vec<State> {
         let keys = self.setup.messages.iter().map(|message| message.key + 1).max().unwrap_or_default();
-        let start = |skews: &&'static [i8]| State {
+        let start = |clocks| State {
             now: 0,
-            skews: skews.to_vec(),
+            clocks,
             keys: vec![KeyState::default(); keys],
             deliveries: Vec::new(),
             packets: Vec::new(),
             acknowledged: vec![false; self.setup.messages.len()],
             breaches: properties::Breaches::default(),
         };
-        self.setup.skews.iter().map(start).collect()
+        (0..self.setup.skews.len()).map(start).collect()
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {

@@ -45,8 +45,8 @@ impl Mutant {
         Self { worker, ..Self::new(name, caught_by) }
     }
 
-    fn believing(name: &'static str, change: fn(&mut Options)) -> Self {
-        let mut mutant = Self::new(name, promise::P2_OVERLAP);
+    fn believing(name: &'static str, setup: Setup, change: fn(&mut Options)) -> Self {
+        let mut mutant = Self::new(name, promise::P2_OVERLAP).within(setup);
         change(&mut mutant.believed);
         mutant
     }
@@ -67,7 +67,7 @@ pub(crate) fn all() -> Vec<Mutant> {
 
 fn of_claims() -> Vec<Mutant> {
     vec![
-        Mutant::deciding("lease end in seconds", promise::P2_LEASE, lease_end_in_seconds),
+        Mutant::deciding("lease end in seconds", promise::P2_OVERLAP, lease_end_in_seconds),
         Mutant::deciding("lease comparison inverted", promise::P2_LEASE, lease_comparison_inverted),
         Mutant::deciding("lapsed lease busy for ever", promise::P12, lapsed_lease_busy),
         Mutant::deciding(
@@ -129,13 +129,12 @@ fn of_workers() -> Vec<Mutant> {
 }
 
 fn of_settings() -> Vec<Mutant> {
-    let mut margin = Mutant::new("margin 0", promise::P2_OVERLAP).within(setups::no_kill());
-    margin.believed.deadline_margin_ms = 0;
+    let (two, late, no_kill) = (setups::two_workers, setups::late_kill, setups::no_kill);
     vec![
-        margin,
-        Mutant::believing("lease without the effect's time-out", |options| options.effect_timeout_ms = 0),
-        Mutant::believing("lease without the skew", |options| options.clock_skew_ms = 0),
-        Mutant::believing("lease without the kill's grace", |options| options.kill_grace_ms = 0),
+        Mutant::believing("lease without the effect's time-out", two(), |options| options.effect_timeout_ms = 0),
+        Mutant::believing("lease without the skew", two(), |options| options.clock_skew_ms = 0),
+        Mutant::believing("lease without the kill's grace", late(), |options| options.kill_grace_ms = 0),
+        Mutant::believing("margin 0", no_kill(), |options| options.deadline_margin_ms = 0),
     ]
 }
 
@@ -155,13 +154,11 @@ fn is_others(record: &Record, claim: &ClaimRequest) -> bool {
 }
 
 fn lease_end_in_seconds(record: Option<&Record>, request: Request<'_>, now_ms: u64) -> Decision {
-    match request {
-        Request::Claim(claim) => {
-            let claim = ClaimRequest { lease_end_ms: claim.lease_end_ms / 1_000, ..claim.clone() };
-            decide(record, (&claim).into(), now_ms)
-        }
-        other => decide(record, other, now_ms),
+    let mut decision = decide(record, request, now_ms);
+    if let (Some(record), Request::Claim(_)) = (&mut decision.write, request) {
+        record.lease_end_ms = record.lease_end_ms.map(|end_ms| end_ms / 1_000);
     }
+    decision
 }
 
 fn lease_comparison_inverted(record: Option<&Record>, request: Request<'_>, now_ms: u64) -> Decision {

@@ -23,8 +23,8 @@ pub(crate) fn host_ms(step: u8) -> u64 {
 pub(crate) struct State {
     /// Steps of the host's clock.
     pub(crate) now: u8,
-    /// How many steps each worker's clock is ahead of the host's.
-    pub(crate) skews: Vec<i8>,
+    /// Which of the setup's clocks the workers have.
+    pub(crate) clocks: usize,
     pub(crate) keys: Vec<KeyState>,
     /// Deliveries so far; the position is the owner token.
     pub(crate) deliveries: Vec<Delivery>,
