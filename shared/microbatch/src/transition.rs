@@ -158,7 +158,8 @@ pub struct Claimed {
 pub enum CompleteAnswer {
     /// The record is Completed by this claim, now or by an earlier try of the same request.
     Completed,
-    /// Another claim completed the key after this one's lease had lapsed.
+    /// Another claim completed the key after this one's lease had lapsed. Whether it was for the same content is not asked:
+    /// this claim's effect has happened either way (rule 4).
     CompletedByOther,
     /// The key is no longer this claim's, and nobody has completed it.
     Lost,
@@ -274,8 +275,9 @@ fn take(old: Option<&Record>, claim: &ClaimRequest, now_ms: u64) -> Decision {
 /// What the record of the key that an earlier version made of an item says about a claim of its new key, which is held
 /// already (rule 15). None: nothing stands in the way.
 ///
-/// Both versions claim their own key first and then look at the other's. Whichever looks last sees the other's claim, so
-/// that no two of them run; both may find the other busy, and the queue delivers again.
+/// Two versions that each have the other's key as their previous one claim their own key first and then look at the other's.
+/// Whichever looks last sees the other's claim, so that no two of them run; both may find the other busy, and the queue
+/// delivers again. A version that does not know the new key looks at nothing: it must not run beside the new one.
 pub fn judge_previous(record: Option<&Record>, fingerprint: Option<&Fingerprint>, now_ms: u64) -> Option<ClaimAnswer> {
     let record = record.filter(|record| !record.is_expired(now_ms))?;
     let comparison = compare(record.fingerprint.as_ref(), fingerprint);

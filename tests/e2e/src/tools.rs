@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::install::{InstallError, Tool};
+use crate::process::guarded;
 
 const CARGO_LAMBDA: Tool = Tool {
     name: "cargo-lambda",
@@ -129,11 +130,11 @@ const DYNAMODB_LOCAL: Tool = Tool {
 
 /// Amazon's DynamoDB Local, in memory, with Java to run it: 400 MB with what it takes to install it.
 ///
-/// The answer is the command that starts it; `-port` and a free port are still to be added. It listens on every address of
+/// The answer is the command that starts it, for [`Foreign::start`](crate::process::Foreign::start); `-port` and a free port are still to be added. It listens on every address of
 /// the machine. Amazon's licence lets it be used, not passed on: it stays in the target folder.
 pub fn dynamodb_local() -> Result<Command, InstallError> {
     let emulator = DYNAMODB_LOCAL.ensure()?.join("package/emulator");
-    let mut command = Command::new(java()?);
+    let mut command = guarded(java()?);
     command
         .arg("-Djava.library.path=DynamoDBLocal_lib")
         .args(["-jar", "DynamoDBLocal.jar", "-inMemory", "-sharedDb", "-disableTelemetry"])

@@ -1,12 +1,18 @@
 //! A model of the protocol, explored whole by stateright: the very `transition::decide` that the stores use, workers that
 //! do what the pipeline does and may be late, unanswered or dead at every step, clocks that disagree.
 //!
-//! What is abstracted: the store is `decide` applied at once, with the sender's clock; an item has one effect; a queue
-//! delivers whenever it likes, but a bounded number of times. A worker that dies is one that makes no further step until
-//! the host kills it: whoever reads the store cannot tell the two apart.
+//! What is abstracted: the store is `decide` applied at once; an item has one effect, which is in flight from its start
+//! until its worker hears of its end or its time-out is over; the queue delivers whenever it likes, sooner than a
+//! visibility timeout would and twice at once, but a bounded number of times. A request is sent at most twice. A worker
+//! that dies is one that makes no further step until the host kills it: whoever reads the store cannot tell the two apart.
+//!
+//! What is left out: coalescing, batching, the cache of completed keys, the previous key, writes in the completion.
+//!
+//! `cargo test -p microbatch --test model -- --nocapture` prints the sizes, and what caught each mutant.
 
 #![allow(clippy::print_stdout, reason = "what was explored, and what caught which mutant, is worth reading")]
 
+mod judge;
 mod model;
 mod mutants;
 mod properties;

@@ -9,7 +9,8 @@ use microbatch::{
 use stateright::{Model, Property};
 
 use crate::{
-    properties::{self, Seen, Sightings, Step},
+    judge,
+    properties::{self, Seen, Sightings},
     state::{Delivery, KeyState, Packet, Phase, Sent, State, host_ms},
     worker::Worker,
 };
@@ -89,7 +90,7 @@ pub(crate) enum Action {
     Apply { packet: Packet, answered: bool },
     /// No answer came: the request is sent again, and the first may still arrive.
     Resend(usize),
-    /// No answer to the claim came, and none is waited for any longer.
+    /// No answer to the claim came, and none is waited for any longer. The release may overtake it.
     GiveUp(usize),
     /// The processor starts its effect.
     StartEffect(usize),
@@ -99,8 +100,6 @@ pub(crate) enum Action {
     Fail(usize),
     /// The processor is cancelled, times out or panics: its effect may be in flight.
     CutShort(usize),
-    /// The response leaves, and the queue deletes the message.
-    Acknowledge(usize),
 }
 
 impl Check {
@@ -209,14 +208,10 @@ impl Check {
             let killed_by_ms = host_ms(delivery.begun) + self.setup.invocation_ms + self.setup.truth.kill_grace_ms;
             let killed = self.setup.host == Host::Kills && host_ms(now) > killed_by_ms;
             if (killed || now == LEAP) && state.is_alive(index) {
-                self.die(state, index);
+                judge::judge_death(self, state, index);
+                state.end(index);
             }
         }
-    }
-
-    pub(crate) fn die(&self, state: &mut State, delivery: usize) {
-        properties::judge_death(self, state, delivery);
-        state.end(delivery);
     }
 
     // --- the network and the store --------------------------------------------------------------------------------
@@ -225,9 +220,6 @@ impl Check {
     fn apply(&self, state: &mut State, packet: Packet, answered: bool) -> bool {
         let position = state.packets.binary_search(&packet).expect("the packet is under way");
         state.packets.remove(position);
-        if let Sent::Release { until_ms, copies: copies @ 2.. } = packet.sent {
-            state.send(packet.from, false, Sent::Release { until_ms, copies: copies - 1 });
-        }
         let key = self.message(state, packet.from).key;
         let before = state.keys[key].record.clone();
         let decision = self.ask(state, packet, before.as_ref());
@@ -235,8 +227,8 @@ impl Check {
         if write.is_none() && !answered {
             return false;
         }
-        let step = Step { packet, before: before.as_ref(), write: write.as_ref(), answer: &answer };
-        properties::judge_step(self, state, &step);
+        let step = judge::Step { packet, before: before.as_ref(), write: write.as_ref(), answer: &answer };
+        judge::judge_step(self, state, &step);
         if let Some(record) = write {
             state.keys[key].record = Some(record);
         }
@@ -247,25 +239,22 @@ impl Check {
     }
 
     /// Drops requests that nobody waits for and that can change nothing any more: of a stale owner (P4) with no claim
-    /// under way, and all on a completed key (P3). Both promises are probed in every state.
+    /// under way, and all on a completed key (P3). Each record that is written is probed for both promises.
     fn drop_powerless(&self, state: &mut State) {
-        let claiming: Vec<usize> = state
-            .packets
-            .iter()
-            .filter(|packet| matches!(packet.sent, Sent::Claim { .. }))
-            .map(|packet| packet.from)
-            .collect();
+        let claims = state.packets.iter().filter(|packet| matches!(packet.sent, Sent::Claim { .. }));
+        let claiming: Vec<usize> = claims.map(|packet| packet.from).collect();
         let mut packets = std::mem::take(&mut state.packets);
         packets.retain(|packet| {
             let record = state.keys[self.message(state, packet.from).key].record.as_ref();
             let completed = record.is_some_and(|record| record.status == Status::Completed);
-            let held = record.is_some_and(|record| record.owner.as_ref() == Some(self.owner(packet.from)));
-            packet.awaited || !(completed && !self.setup.leaps) && (held || claiming.contains(&packet.from))
+            let held = record.is_none_or(|record| record.owner.as_ref() == Some(self.owner(packet.from)));
+            let sealed = completed && !self.setup.leaps;
+            packet.awaited || (!sealed && (held || claiming.contains(&packet.from)))
         });
         state.packets = packets;
     }
 
-    /// Puts the request of a packet to the function under test.
+    /// Puts the request of a packet to the function under test. Of the three, only a claim is decided by the clock.
     fn ask(&self, state: &State, packet: Packet, record: Option<&Record>) -> Decision {
         let Delivery { worker, begun, .. } = state.deliveries[packet.from];
         let message = self.message(state, packet.from);
@@ -285,7 +274,7 @@ impl Check {
                     self.clock_ms(state, worker),
                 )
             }
-            Sent::Release { until_ms, .. } => {
+            Sent::Release { until_ms } => {
                 let kind = until_ms.map_or(ReleaseKind::Now, |lease_end_ms| ReleaseKind::Deferred { lease_end_ms });
                 (self.decide)(record, Request::Release { owner, kind }, self.clock_ms(state, worker))
             }
@@ -350,12 +339,16 @@ impl Model for Check {
                 }
             }
             Action::Resend(delivery) => self.resend(&mut state, delivery),
-            Action::GiveUp(delivery) => self.give_up(&mut state, delivery),
+            // It may have been applied: it is given back as if it had been (rule 3).
+            Action::GiveUp(delivery) => state.give_back(delivery, ReleaseKind::Now),
             Action::StartEffect(delivery) => self.start_effect(&mut state, delivery),
             Action::Succeed(delivery) => self.succeed(&mut state, delivery),
-            Action::Fail(delivery) => self.fail(&mut state, delivery),
+            // A processor that returned by itself has nothing in flight.
+            Action::Fail(delivery) => {
+                state.deliveries[delivery].effect = None;
+                state.give_back(delivery, ReleaseKind::Now);
+            }
             Action::CutShort(delivery) => self.cut_short(&mut state, delivery),
-            Action::Acknowledge(delivery) => self.acknowledge(&mut state, delivery),
         }
         self.drop_powerless(&mut state);
         state.normalise();

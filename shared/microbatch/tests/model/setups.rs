@@ -78,7 +78,7 @@ pub(crate) fn two_keys() -> Setup {
         deliveries: 3,
         messages: TWO_KEYS,
         skews: &[&[0, 1]],
-        steps: 6,
+        steps: 5,
         late_max: 1,
         reached: &USUAL[..10],
         ..three_workers()

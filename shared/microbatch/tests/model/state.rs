@@ -3,7 +3,10 @@
 
 use std::hash::{Hash, Hasher};
 
-use microbatch::record::{Record, StoredResult};
+use microbatch::{
+    record::{Fingerprint, Record, StoredResult},
+    transition::ReleaseKind,
+};
 
 use crate::properties::Breaches;
 
@@ -55,7 +58,7 @@ pub(crate) struct Completion {
 }
 
 impl Hash for KeyState {
-    // A completion says nothing that, with no mutant, the record does not say; the record's own parts have no hash.
+    // By hand, since a record has no hash. Of a completion the record says the rest, unless a promise is broken already.
     fn hash<H: Hasher>(&self, hasher: &mut H) {
         let Self { record, completion, attempt_max } = self;
         attempt_max.hash(hasher);
@@ -64,7 +67,7 @@ impl Hash for KeyState {
         record.status.hash(hasher);
         record.owner.hash(hasher);
         (record.attempt, record.tries, record.lease_end_ms, record.retention_end_s).hash(hasher);
-        record.fingerprint.as_ref().map(|fingerprint| fingerprint.as_str()).hash(hasher);
+        record.fingerprint.as_ref().map(Fingerprint::as_str).hash(hasher);
         match &record.result {
             StoredResult::Kept(json) => json.hash(hasher),
             other => (*other == StoredResult::NotKept).hash(hasher),
@@ -95,8 +98,6 @@ pub(crate) enum Phase {
     InEffect { lease_end_ms: u64 },
     /// Its effect has happened; the completion was sent.
     Completing { resent: bool },
-    /// Its response, which acknowledges the message, has not left.
-    Responding,
     /// Over: reported, acknowledged, or the worker died.
     Gone,
 }
@@ -118,10 +119,9 @@ pub(crate) enum Sent {
         now_ms: u64,
     },
     Complete,
-    /// Deferred to a time, or else at once. The store meets it this many times more.
+    /// Deferred to a time, or else at once.
     Release {
         until_ms: Option<u64>,
-        copies: u8,
     },
 }
 
@@ -149,6 +149,16 @@ impl State {
     pub(crate) fn end(&mut self, delivery: usize) {
         self.deliveries[delivery].phase = Phase::Gone;
         self.stop_waiting(delivery);
+    }
+
+    /// The delivery is over, and its key is given back.
+    pub(crate) fn give_back(&mut self, delivery: usize, kind: ReleaseKind) {
+        self.end(delivery);
+        let until_ms = match kind {
+            ReleaseKind::Now => None,
+            ReleaseKind::Deferred { lease_end_ms } => Some(lease_end_ms),
+        };
+        self.send(delivery, false, Sent::Release { until_ms });
     }
 
     /// Forgets of deliveries that are over what no request and no effect can bring back.

@@ -1,4 +1,4 @@
-//! A worker: what `pipeline/run.rs` does for one delivered message, cut at every point where it waits or may die.
+//! A worker: what the pipeline's run does for one delivered message, cut at every point where it waits or may die.
 
 use microbatch::{
     Options, Outcome,
@@ -7,8 +7,8 @@ use microbatch::{
 };
 
 use crate::{
+    judge,
     model::{Action, Check, Host},
-    properties,
     state::{Delivery, Phase, Sent, State, host_ms},
 };
 
@@ -28,7 +28,7 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// As `pipeline/run.rs` works.
+    /// As the pipeline works.
     pub(crate) const OURS: Self = Self {
         acknowledges: Outcome::is_acknowledged,
         claim_outcome,
@@ -57,11 +57,6 @@ fn completion_outcome(answer: CompleteAnswer) -> Outcome {
     }
 }
 
-/// How often a release may reach the store: it is tried again when its answer is lost.
-const RELEASE_COPIES: u8 = 1;
-/// The release of a claim without an answer is sent again when the claim's answer comes after all.
-const UNSEEN_RELEASE_COPIES: u8 = 1;
-
 impl Check {
     /// The instants of an invocation that began at this step, as a worker is told them by the host.
     pub(crate) fn schedule(&self, begun: u8) -> Schedule {
@@ -88,7 +83,8 @@ impl Check {
         in_time && now_ms + deadline_margin_ms < lease_end_ms
     }
 
-    /// What a worker can do next for a delivery, besides dying.
+    /// What a worker can do next for a delivery. To die is to do none of it: whatever it could do may also not happen. A
+    /// processor that ends before its effect leaves the store as one that ends after it, and is no case of its own.
     pub(crate) fn steps(&self, state: &State, index: usize, actions: &mut Vec<Action>) {
         let Delivery { worker, begun, phase, .. } = state.deliveries[index];
         match phase {
@@ -112,7 +108,6 @@ impl Check {
                     actions.push(Action::Resend(index));
                 }
             }
-            Phase::Responding => actions.push(Action::Acknowledge(index)),
             Phase::Gone => {}
         }
     }
@@ -138,12 +133,6 @@ impl Check {
         state.send(index, true, sent);
     }
 
-    /// A claim that was sent and not answered may have been applied: it is given back as if it had been (rule 3).
-    pub(crate) fn give_up(&self, state: &mut State, index: usize) {
-        state.end(index);
-        state.send(index, false, Sent::Release { until_ms: None, copies: UNSEEN_RELEASE_COPIES });
-    }
-
     pub(crate) fn claim_answered(&self, state: &mut State, index: usize, answer: &ClaimAnswer) {
         if let Some(outcome) = (self.worker.claim_outcome)(answer) {
             return self.decided(state, index, outcome);
@@ -156,12 +145,12 @@ impl Check {
         if self.may_start(state, index, lease_end_ms) {
             state.deliveries[index].phase = Phase::Running { lease_end_ms };
         } else {
-            self.release(state, index, ReleaseKind::Now);
+            state.give_back(index, ReleaseKind::Now);
         }
     }
 
     pub(crate) fn start_effect(&self, state: &mut State, index: usize) {
-        properties::judge_effect(self, state, index);
+        judge::judge_effect(self, state, index);
         let now = state.now;
         let delivery = &mut state.deliveries[index];
         let Phase::Running { lease_end_ms } = delivery.phase else { unreachable!("only what runs starts an effect") };
@@ -170,52 +159,34 @@ impl Check {
 
     pub(crate) fn succeed(&self, state: &mut State, index: usize) {
         let delivery = &mut state.deliveries[index];
-        let awaits = self.worker.awaits_completion;
-        let phase = if awaits { Phase::Completing { resent: false } } else { Phase::Responding };
-        (delivery.phase, delivery.effect) = (phase, None);
-        state.send(index, awaits, Sent::Complete);
+        (delivery.phase, delivery.effect) = (Phase::Completing { resent: false }, None);
+        state.send(index, true, Sent::Complete);
+        if !self.worker.awaits_completion {
+            self.decided(state, index, Outcome::Processed);
+        }
     }
 
-    /// A processor that returned by itself has nothing in flight.
-    pub(crate) fn fail(&self, state: &mut State, index: usize) {
-        state.deliveries[index].effect = None;
-        self.release(state, index, ReleaseKind::Now);
-    }
-
-    /// A processor that did not may have: its key is given back later (rule 3).
+    /// A processor that did not return by itself may have a request in flight, as one that says that its effect is
+    /// unknown: its key is given back later (rule 3).
     pub(crate) fn cut_short(&self, state: &mut State, index: usize) {
-        let (Phase::Running { lease_end_ms } | Phase::InEffect { lease_end_ms }) = state.deliveries[index].phase else {
-            unreachable!("only what runs is cut short")
+        let Phase::InEffect { lease_end_ms } = state.deliveries[index].phase else {
+            unreachable!("only what is in its effect is cut short")
         };
         let deferred_ms = deferred_lease_end_ms(lease_end_ms, self.own_clock_ms(state, index), &self.config);
-        self.release(state, index, (self.worker.after_cut_short)(deferred_ms));
-    }
-
-    fn release(&self, state: &mut State, index: usize, kind: ReleaseKind) {
-        state.end(index);
-        let until_ms = match kind {
-            ReleaseKind::Now => None,
-            ReleaseKind::Deferred { lease_end_ms } => Some(lease_end_ms),
-        };
-        state.send(index, false, Sent::Release { until_ms, copies: RELEASE_COPIES });
+        state.give_back(index, (self.worker.after_cut_short)(deferred_ms));
     }
 
     pub(crate) fn completion_answered(&self, state: &mut State, index: usize, answer: CompleteAnswer) {
         self.decided(state, index, (self.worker.completion_outcome)(answer));
     }
 
-    /// The message has its outcome: what is reported comes again, what is not leaves with the response.
+    /// The message has its outcome: what is reported comes again, what is not is deleted. That the response leaves a
+    /// little later needs no step: a Completed record does not change (P3).
     fn decided(&self, state: &mut State, index: usize, outcome: Outcome) {
         if (self.worker.acknowledges)(outcome) {
-            properties::judge_acknowledgement(self, state, index);
+            judge::judge_acknowledgement(self, state, index);
             state.acknowledged[state.deliveries[index].message] = true;
         }
-        state.end(index);
-    }
-
-    pub(crate) fn acknowledge(&self, state: &mut State, index: usize) {
-        properties::judge_acknowledgement(self, state, index);
-        state.acknowledged[state.deliveries[index].message] = true;
         state.end(index);
     }
 }

@@ -1,10 +1,8 @@
 //! The function under AWS's own Runtime Interface Emulator.
 
-use std::process::Command;
-
 use e2e::functions::functions;
 use e2e::http::post;
-use e2e::process::{Foreign, free_address};
+use e2e::process::{Foreign, free_address, guarded};
 use e2e::samples::Sample;
 use e2e::stack::{ORDERS_TABLE, Tables, need};
 use e2e::tools::lambda_rie;
@@ -18,7 +16,7 @@ async fn the_official_emulator_runs_process_orders() {
     let tables = Tables::start().await;
     let address = need(free_address());
     let runtime_api = need(free_address());
-    let mut command = Command::new(need(lambda_rie()));
+    let mut command = guarded(need(lambda_rie()));
     command
         .args(["--log-level", "error"])
         .args(["--runtime-interface-emulator-address", &address.to_string()])

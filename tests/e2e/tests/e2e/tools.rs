@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use e2e::http::post;
-use e2e::process::{Foreign, free_address};
+use e2e::process::{Foreign, free_address, guarded};
 use e2e::stack::need;
 use e2e::tools::{dynamodb_local, ministack, powertools_python};
 
@@ -21,7 +21,7 @@ async fn dynamodb_local_starts() {
 #[ignore = "downloads ministack with boto3: 130 MB on disk"]
 async fn ministack_starts() {
     let address = need(free_address());
-    let mut command = Command::new(need(ministack()));
+    let mut command = guarded(need(ministack()));
     command.env("MINISTACK_HOST", address.ip().to_string()).env("GATEWAY_PORT", address.port().to_string());
     let mut server = need(Foreign::start(command, "ministack"));
     need(server.until_listening(address).await);

@@ -1,11 +1,11 @@
 //! The function under `cargo lambda watch`, which builds and starts it, and answers `cargo lambda invoke`.
 
 use std::env;
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 
 use e2e::functions::functions;
 use e2e::paths::{target_dir, workspace_root};
-use e2e::process::{Foreign, free_address};
+use e2e::process::{Foreign, free_address, guarded};
 use e2e::samples::{Sample, samples};
 use e2e::stack::{ORDERS_TABLE, Tables, need};
 use e2e::tools::cargo_lambda;
@@ -24,7 +24,7 @@ async fn every_sample_event_gives_its_expected_answer_under_cargo_lambda() {
     let address = need(free_address());
     let (host, port) = (address.ip().to_string(), address.port().to_string());
     let tables = Tables::start().await;
-    let mut command = Command::new(&program);
+    let mut command = guarded(&program);
     command
         .args(["lambda", "watch", "--release", "--ignore-changes", "--package", "process-orders"])
         .args(["--bin", "process-orders", "--invoke-address", &host, "--invoke-port", &port])

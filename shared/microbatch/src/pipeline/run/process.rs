@@ -40,7 +40,9 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
         let now_ms = self.shared.clock.now_ms();
         let config = &self.shared.config;
         let Some(ticket) = &mut self.tickets[index] else { return };
-        let ends_too_soon = |lease_end_ms| now_ms.saturating_add(config.deadline_margin_ms) >= lease_end_ms;
+        // What the item sends must have had its effect before another may start (P2).
+        let in_flight_ms = config.effect_timeout_ms.saturating_add(config.clock_skew_ms);
+        let ends_too_soon = |lease_end_ms| now_ms.saturating_add(in_flight_ms) >= lease_end_ms;
         if ticket.claimed.is_some_and(|claimed| ends_too_soon(claimed.lease_end_ms)) {
             // An own write met again can carry a shorter lease (rule 5).
             self.release(index, ReleaseKind::Now);
