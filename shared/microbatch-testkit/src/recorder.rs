@@ -17,6 +17,8 @@ pub struct KeptItem {
     pub attempt: Option<u64>,
     /// How many claims its record has seen.
     pub tries: Option<u64>,
+    /// From the claim that was sent to the outcome.
+    pub elapsed_ms: Option<u64>,
 }
 
 /// What became of a batch, kept.
@@ -63,6 +65,7 @@ impl Recorder for KeepingRecorder {
             code: item.code,
             attempt: item.attempt,
             tries: item.tries,
+            elapsed_ms: item.elapsed_ms,
         });
         let kept = KeptReport {
             items: items.collect(),

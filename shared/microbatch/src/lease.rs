@@ -14,6 +14,8 @@ pub struct Schedule {
     pub cut_off_ms: u64,
     /// Claims whose answer has not come by now are released without waiting for it.
     pub last_release_ms: u64,
+    /// What is still out is given up, so that the response can be written.
+    pub over_ms: u64,
     /// The response leaves no later than this.
     pub respond_by_ms: u64,
     /// The host kills the invocation here.
@@ -33,6 +35,7 @@ impl Schedule {
         Self {
             cut_off_ms: respond_by_ms.saturating_sub(settle_ms),
             last_release_ms: respond_by_ms.saturating_sub(settle_ms / 2),
+            over_ms: respond_by_ms.saturating_sub(settle_ms / 10),
             respond_by_ms,
             deadline_ms,
             lease_end_ms: deadline_ms.saturating_add(after_kill_ms),
@@ -40,14 +43,20 @@ impl Schedule {
     }
 }
 
+/// The farthest deadline that is believed: four times the longest time that Lambda gives.
+const DEADLINE_MAX_MS: u64 = 3_600_000;
+
 /// The deadline to work by, in epoch milliseconds.
 ///
 /// A deadline before the process started is not one that passed but one that was never known: `cargo lambda watch`
-/// sends the constant 600,000. It counts as unknown and becomes `now + timeout_ms`. One that passed since then
+/// sends the constant 600,000. It counts as unknown, as one hours away does, and becomes
+/// `now + timeout_ms`. One that passed since then
 /// stands: 0 ms left is 0, not "no deadline" (Powertools' python#4759).
 pub fn resolve_deadline_ms(announced_ms: Option<u64>, process_started_ms: u64, now_ms: u64, timeout_ms: u64) -> u64 {
     match announced_ms {
-        Some(deadline_ms) if deadline_ms >= process_started_ms => deadline_ms,
+        Some(deadline_ms) if deadline_ms >= process_started_ms && deadline_ms <= now_ms + DEADLINE_MAX_MS => {
+            deadline_ms
+        }
         _ => now_ms.saturating_add(timeout_ms),
     }
 }
@@ -76,6 +85,7 @@ mod tests {
     #[test]
     fn a_deadline_before_the_process_started_is_unknown() {
         assert_eq!(resolve_deadline_ms(Some(600_000), 1_000_000, 1_500_000, 30_000), 1_530_000);
+        assert_eq!(resolve_deadline_ms(Some(u64::MAX), 1_000_000, 1_500_000, 30_000), 1_530_000);
         assert_eq!(resolve_deadline_ms(None, 1_000_000, 1_500_000, 30_000), 1_530_000);
     }
 
@@ -89,7 +99,8 @@ mod tests {
         let schedule = Schedule::new(970_000, 1_000_000, &config());
         assert_eq!(schedule.respond_by_ms - schedule.cut_off_ms, 500);
         assert!(schedule.cut_off_ms < schedule.last_release_ms);
-        assert!(schedule.last_release_ms < schedule.respond_by_ms);
+        assert!(schedule.last_release_ms < schedule.over_ms);
+        assert!(schedule.over_ms < schedule.respond_by_ms);
         assert!(schedule.respond_by_ms < schedule.deadline_ms);
         assert!(schedule.deadline_ms < schedule.lease_end_ms);
     }

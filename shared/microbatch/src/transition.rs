@@ -278,7 +278,12 @@ fn take(old: Option<&Record>, claim: &ClaimRequest, now_ms: u64) -> Decision {
 /// Two versions that each have the other's key as their previous one claim their own key first and then look at the other's.
 /// Whichever looks last sees the other's claim, so that no two of them run; both may find the other busy, and the queue
 /// delivers again. A version that does not know the new key looks at nothing: it must not run beside the new one.
-pub fn judge_previous(record: Option<&Record>, fingerprint: Option<&Fingerprint>, now_ms: u64) -> Option<ClaimAnswer> {
+pub fn judge_previous(
+    record: Option<&Record>,
+    fingerprint: Option<&Fingerprint>,
+    on_lapsed_lease: OnLapsedLease,
+    now_ms: u64,
+) -> Option<ClaimAnswer> {
     let record = record.filter(|record| !record.is_expired(now_ms))?;
     let comparison = compare(record.fingerprint.as_ref(), fingerprint);
     match record.status {
@@ -288,6 +293,10 @@ pub fn judge_previous(record: Option<&Record>, fingerprint: Option<&Fingerprint>
             compared: comparison != Comparison::NotComparable,
         }),
         Status::InProgress if record.is_leased(now_ms) => Some(ClaimAnswer::Busy { until_ms: busy_until_ms(record) }),
+        Status::InProgress if comparison == Comparison::Different => Some(ClaimAnswer::Conflict),
+        Status::InProgress if !record.is_released() && on_lapsed_lease == OnLapsedLease::Park => {
+            Some(ClaimAnswer::Vanished)
+        }
         Status::InProgress => None,
     }
 }

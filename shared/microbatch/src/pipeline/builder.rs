@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
-
-use super::{Gates, Pipeline, Shared, Watches, cache::CompletedCache, calls::RETRY_PLACES};
+use super::{Gates, Pipeline, Shared, Watches, cache::CompletedCache, calls::RetryPlaces};
 use crate::{
     clock::{Clock, Random},
     config::{Config, ConfigError, Options, Problem},
@@ -140,7 +138,7 @@ impl<P: Processor> PipelineBuilder<P> {
             completed: CompletedCache::new(config.completed_cache_entries, config.completed_cache_ms),
             gates: Gates::new(config.concurrency, host.store.chunk_size()),
             watches: Watches::default(),
-            retry_places: Semaphore::new(RETRY_PLACES),
+            retry_places: RetryPlaces::default(),
             started_ms: host.clock.now_ms(),
             store: host.store,
             clock: host.clock,

@@ -2,6 +2,9 @@
 
 use std::future::Future;
 
+use futures_util::future::join_all;
+use tokio::sync::Semaphore;
+
 use super::Shared;
 use crate::{
     clock::{Clock, Random},
@@ -17,8 +20,20 @@ const BACKOFF_BASE_MS: u64 = 25;
 /// Longest wait between two tries.
 const BACKOFF_MAX_MS: u64 = 1_000;
 
-/// How many tries after the first are under way at once in the process.
-pub(super) const RETRY_PLACES: usize = 8;
+/// How many tries after the first are under way at once in the process, of completions and of the rest.
+const RETRY_PLACES: usize = 8;
+
+/// Room for tries after the first. Completions have their own: their effects have happened.
+pub(super) struct RetryPlaces {
+    completions: Semaphore,
+    others: Semaphore,
+}
+
+impl Default for RetryPlaces {
+    fn default() -> Self {
+        Self { completions: Semaphore::new(RETRY_PLACES), others: Semaphore::new(RETRY_PLACES) }
+    }
+}
 
 /// One kind of request to a store.
 pub(super) trait Call<S> {
@@ -26,6 +41,11 @@ pub(super) trait Call<S> {
 
     /// How often it is tried; none: until its time is over.
     const TRIES_MAX: Option<u32>;
+
+    /// Where it waits before it is tried again.
+    fn places(places: &RetryPlaces) -> &Semaphore {
+        &places.others
+    }
 
     fn send(
         store: &S,
@@ -67,6 +87,10 @@ impl<S: Commit<W>, W: Send + Sync> Call<S> for CompleteRequest<W> {
     /// The effect has happened: only the deadline ends it (rule 4).
     const TRIES_MAX: Option<u32> = None;
 
+    fn places(places: &RetryPlaces) -> &Semaphore {
+        &places.completions
+    }
+
     fn send(
         store: &S,
         now_ms: u64,
@@ -88,6 +112,10 @@ impl<S: Commit<W>, W: Send + Sync> Call<S> for UnkeyedWrite<W> {
     /// As a completion: an earlier try may have been applied.
     const TRIES_MAX: Option<u32> = None;
 
+    fn places(places: &RetryPlaces) -> &Semaphore {
+        &places.completions
+    }
+
     async fn send(store: &S, _now_ms: u64, requests: &[Self]) -> Vec<Result<CompleteAnswer, StoreError>> {
         let mut answers = Vec::with_capacity(requests.len());
         for request in requests {
@@ -97,41 +125,86 @@ impl<S: Commit<W>, W: Send + Sync> Call<S> for UnkeyedWrite<W> {
     }
 }
 
-/// Sends requests and tries again those that failed in a way that may pass, until `give_up_ms`. One answer a request, in
-/// order.
+/// What the first try of several requests came to, by their positions.
+pub(super) struct Tried<R, A> {
+    /// Those that have their answer.
+    pub(super) answered: Vec<(usize, Result<A, StoreError>)>,
+    /// Those to try again, each by itself: none holds up the others' answers (P7).
+    pub(super) again: Vec<(usize, R, StoreError)>,
+}
+
+/// Sends requests once.
+pub(super) async fn try_once<P: Sync + Send, S: Sync, R: Call<S> + Send + Sync>(
+    shared: &Shared<P, S>,
+    requests: Vec<R>,
+) -> Tried<R, R::Answer> {
+    let answers = send_once(&shared.store, &*shared.clock, &requests).await;
+    let mut tried = Tried { answered: Vec::with_capacity(requests.len()), again: Vec::new() };
+    for (position, (request, answer)) in requests.into_iter().zip(answers).enumerate() {
+        match answer {
+            Err(error) if error.is_retryable() => tried.again.push((position, request, error)),
+            answer => tried.answered.push((position, answer)),
+        }
+    }
+    tried
+}
+
+/// Sends a request again that has `failed` in a way that may pass, until it is answered, its tries are used up, or it is
+/// `give_up_ms`.
 ///
-/// Tries after the first share a few places in the process: a store that is throttling gets a trickle, however many calls
-/// it has refused.
+/// Such tries share a few places in the process: a store that is throttling gets a trickle, however many calls it has
+/// refused.
+pub(super) async fn try_again<P: Sync + Send, S: Sync, R: Call<S> + Send + Sync>(
+    shared: &Shared<P, S>,
+    request: R,
+    mut failed: StoreError,
+    give_up_ms: u64,
+) -> Result<R::Answer, StoreError> {
+    let clock = &*shared.clock;
+    let requests = [request];
+    for tried in 1_u32.. {
+        let resume_ms = clock.now_ms().saturating_add(backoff_ms(tried, &*shared.random));
+        if R::TRIES_MAX.is_some_and(|max| tried >= max) || resume_ms >= give_up_ms {
+            break;
+        }
+        clock.sleep_until(resume_ms).await;
+        // The semaphores are never closed: without a permit there would be no limit, and nothing worse.
+        let _place = R::places(&shared.retry_places).acquire().await;
+        if clock.now_ms() >= give_up_ms {
+            break;
+        }
+        match send_once(&shared.store, clock, &requests).await.pop() {
+            Some(Err(error)) => {
+                // Of two errors the one counts after which the request may have been applied: an earlier try that timed
+                // out is not made undone by a later one that was throttled.
+                let passes = error.is_retryable();
+                if !may_be_applied(&failed) {
+                    failed = error;
+                }
+                if !passes {
+                    break;
+                }
+            }
+            Some(Ok(answer)) => return Ok(answer),
+            None => break,
+        }
+    }
+    Err(failed)
+}
+
+/// Sends requests, and again what failed in a way that may pass. One answer a request, in order.
 pub(super) async fn send_with_retries<P: Sync + Send, S: Sync, R: Call<S> + Send + Sync>(
     shared: &Shared<P, S>,
     requests: Vec<R>,
     give_up_ms: u64,
 ) -> Vec<Result<R::Answer, StoreError>> {
-    let clock = &*shared.clock;
-    let mut answers = send_once(&shared.store, clock, &requests).await;
-    let mut pending: Vec<(usize, R)> =
-        requests.into_iter().enumerate().filter(|(position, _)| is_retryable(&answers[*position])).collect();
-    for tried in 1_u32.. {
-        let resume_ms = clock.now_ms().saturating_add(backoff_ms(tried, &*shared.random));
-        if pending.is_empty() || R::TRIES_MAX.is_some_and(|max| tried >= max) || resume_ms >= give_up_ms {
-            break;
-        }
-        clock.sleep_until(resume_ms).await;
-        let (positions, requests): (Vec<usize>, Vec<R>) = pending.into_iter().unzip();
-        let received = {
-            // The semaphore is never closed: without a permit there would be no limit, and nothing worse.
-            let _place = shared.retry_places.acquire().await;
-            send_once(&shared.store, clock, &requests).await
-        };
-        pending = Vec::new();
-        for ((position, request), answer) in positions.into_iter().zip(requests).zip(received) {
-            if is_retryable(&answer) {
-                pending.push((position, request));
-            }
-            remember(&mut answers[position], answer);
-        }
-    }
-    answers
+    let Tried { mut answered, again } = try_once(shared, requests).await;
+    let retries = again.into_iter().map(|(position, request, error)| async move {
+        (position, try_again(shared, request, error, give_up_ms).await)
+    });
+    answered.extend(join_all(retries).await);
+    answered.sort_unstable_by_key(|(position, _)| *position);
+    answered.into_iter().map(|(_, answer)| answer).collect()
 }
 
 async fn send_once<S: Sync, R: Call<S> + Sync>(
@@ -146,19 +219,6 @@ async fn send_once<S: Sync, R: Call<S> + Sync>(
     }
     let detail = format!("expected {expected} answers from the store, found {found}");
     requests.iter().map(|_| Err(StoreError::new(StoreErrorKind::Malformed, detail.clone()))).collect()
-}
-
-fn is_retryable<A>(answer: &Result<A, StoreError>) -> bool {
-    matches!(answer, Err(error) if error.is_retryable())
-}
-
-/// Keeps the newest answer, but of two errors the one after which the request may have been applied: an earlier try that
-/// timed out is not made undone by a later one that was throttled.
-fn remember<A>(slot: &mut Result<A, StoreError>, answer: Result<A, StoreError>) {
-    let keep = matches!((&*slot, &answer), (Err(old), Err(_)) if may_be_applied(old));
-    if !keep {
-        *slot = answer;
-    }
 }
 
 /// Whether a request that failed like this may have been applied all the same.

@@ -14,13 +14,11 @@ mod workers;
 
 use std::{fmt, sync::Arc};
 
-use tokio::sync::Semaphore;
-
 pub use self::{
     builder::{Host, PipelineBuilder},
     watch::Blocking,
 };
-use self::{cache::CompletedCache, gate::Gates, watch::Watches};
+use self::{cache::CompletedCache, calls::RetryPlaces, gate::Gates, watch::Watches};
 use crate::{
     clock::{Clock, Random},
     config::Config,
@@ -53,7 +51,7 @@ struct Shared<P, S> {
     gates: Gates,
     watches: Watches,
     /// Room for tries after the first.
-    retry_places: Semaphore,
+    retry_places: RetryPlaces,
     /// When the process started: an announced deadline before it was never a deadline.
     started_ms: u64,
 }

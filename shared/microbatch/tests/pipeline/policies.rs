@@ -133,3 +133,83 @@ async fn a_result_is_replayed_byte_for_byte() {
     let records = bench.pipeline.store().records();
     assert_eq!(records[0].1.result, StoredResult::Kept("\"a\u{e9}\\n\"".into()));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_did_not_change_is_not_its_own_predecessor() {
+    let builder = Pipeline::builder(Accept).key("new || old").previous_key("old");
+    let bench = Bench::of(builder, MemoryStore::new());
+    assert_eq!(outcomes(&bench.send(&[r#"{"old":"o"}"#]).await.1), [Processed]);
+    assert_eq!(outcomes(&bench.send(&[r#"{"old":"o"}"#]).await.1), [Duplicate]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_whose_holder_vanished_is_parked_under_either_key() {
+    // Rule 9: under Park nothing runs that a vanished holder may have done.
+    let memory = MemoryStore::new();
+    let old = Bench::of(Pipeline::builder(Accept).key("old"), memory.clone());
+    old.send(&[r#"{"old":"o"}"#]).await;
+    let (key, mut record) = memory.records().remove(0);
+    (record.status, record.result) = (Status::InProgress, StoredResult::None);
+    record.lease_end_ms = Some(2);
+    memory.insert(key, record);
+    let park =
+        |options: &mut microbatch::Options| options.on_lapsed_lease = microbatch::transition::OnLapsedLease::Park;
+    let same = Bench::of(Pipeline::builder(Accept).key("old").options(park), memory.clone());
+    let new = Bench::of(Pipeline::builder(Accept).key("new").previous_key("old").options(park), memory.clone());
+    for bench in [same, new] {
+        let (reported, report) = bench.send(&[r#"{"old":"o","new":"n"}"#]).await;
+        assert_eq!((reported.len(), outcomes(&report)), (1, vec![Rejected]));
+        assert_eq!(report.items[0].code, Some("holder_vanished"));
+    }
+    let retry = Bench::of(Pipeline::builder(Accept).key("new").previous_key("old"), memory);
+    assert_eq!(outcomes(&retry.send(&[r#"{"old":"o","new":"n"}"#]).await.1), [Processed]);
+}
+
+/// A result whose serialization panics, and an error whose destructor does.
+struct Bomb;
+
+impl serde::Serialize for Bomb {
+    fn serialize<S: serde::Serializer>(&self, _serializer: S) -> Result<S::Ok, S::Error> {
+        panic!("on purpose");
+    }
+}
+
+#[derive(Debug)]
+struct ErrorBomb;
+
+impl std::fmt::Display for ErrorBomb {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("bomb")
+    }
+}
+
+impl std::error::Error for ErrorBomb {}
+
+impl Drop for ErrorBomb {
+    fn drop(&mut self) {
+        panic!("on purpose");
+    }
+}
+
+struct Bombs;
+
+impl Processor for Bombs {
+    type Item = serde_json::Value;
+    type Output = Bomb;
+    type Write = NoWrites;
+
+    async fn process(&self, item: serde_json::Value, _cx: &ItemContext) -> Result<Done<Bomb>, ProcessError> {
+        if item["fail"] == true { Err(ErrorBomb)? } else { Ok(Bomb.into()) }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_result_that_panics_is_done_and_not_kept_and_an_error_that_panics_fails_alone() {
+    // P7: the effect has happened; that its result cannot be kept must not repeat it.
+    let bench = Bench::of(Pipeline::builder(Bombs).key("id"), MemoryStore::new());
+    let (reported, report) = bench.send(&[r#"{"id":1}"#, r#"{"id":2,"fail":true}"#, r#"{"id":3}"#]).await;
+    assert_eq!(reported, ["m1"]);
+    assert_eq!((report.counts.results_not_kept, report.counts.panics_in_drop), (2, 1));
+    let (_, report) = bench.send(&[r#"{"id":1}"#]).await;
+    assert_eq!(outcomes(&report), [Duplicate]);
+}

@@ -152,3 +152,100 @@ async fn tries_after_the_first_are_a_trickle() {
     assert_eq!(reported, [""; 0]);
     assert_eq!(at_once_max.load(Ordering::SeqCst), 8);
 }
+
+/// A store that takes 25 requests a call.
+fn chunked() -> MemoryStore {
+    MemoryStore::with_chunk_size(25.try_into().expect("not zero"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_completion_that_never_succeeds_holds_up_no_other() {
+    // P7, also where completions share their calls: the others are acknowledged at once, not at the deadline.
+    for kind in [Throttled, TimedOut] {
+        let bad = key_of("0");
+        let store = FaultStore::new(chunked(), move |point| {
+            let fails = point.operation == Operation::Complete && *point.key == bad;
+            if fails { Fault::Before(kind) } else { Fault::None }
+        });
+        let bench = Bench::on(store, |_| {});
+        let mut bodies = vec![body("0", "")];
+        bodies.extend((1..10).map(|index| format!(r#"{{"id":"{index}","act":"slow","ms":100}}"#)));
+        let (reported, report) = bench.send(&bodies.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        assert_eq!(reported, ["m0"], "{kind:?}");
+        let slowest_ms = report.items[1..].iter().filter_map(|item| item.elapsed_ms).max();
+        assert!(slowest_ms.is_some_and(|slowest_ms| slowest_ms < 200), "{kind:?}: {slowest_ms:?} ms");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_completion_call_that_hangs_holds_up_only_its_own() {
+    let bad = key_of("0");
+    let store = FaultStore::new(chunked(), move |point| {
+        let hangs = point.operation == Operation::Complete && *point.key == bad;
+        if hangs { Fault::HangBefore } else { Fault::None }
+    });
+    let bench = Bench::on(store, |_| {});
+    let mut bodies = vec![body("0", "")];
+    bodies.extend((1..10).map(|index| format!(r#"{{"id":"{index}","act":"slow","ms":100}}"#)));
+    let (reported, _) = bench.send(&bodies.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    assert_eq!(reported, ["m0"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_claim_that_is_always_throttled_holds_up_no_other() {
+    let bad = key_of("0");
+    let store = FaultStore::new(chunked(), move |point| {
+        let fails = point.operation == Operation::Claim && *point.key == bad;
+        if fails { Fault::Before(Throttled) } else { Fault::None }
+    });
+    let bench = Bench::on(store, |_| {});
+    let bodies: Vec<String> = (0..10).map(|index| body(&index.to_string(), "")).collect();
+    let (reported, report) = bench.send(&bodies.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    assert_eq!(reported, ["m0"]);
+    assert!(report.items[1..].iter().all(|item| item.elapsed_ms == Some(0)), "{report:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_claim_is_sent_after_the_cut_off() {
+    // Tries after the first wait for a place: the time they waited counts.
+    let (latest, clock) = (Arc::new(AtomicU64::new(0)), microbatch_testkit::clock::TokioClock::default());
+    let seen = Arc::clone(&latest);
+    let store = FaultStore::new(MemoryStore::new(), move |point| {
+        if point.operation == Operation::Claim {
+            seen.fetch_max(microbatch::Clock::now_ms(&clock), Ordering::SeqCst);
+            return Fault::After(TimedOut);
+        }
+        Fault::Delay(std::time::Duration::from_millis(100))
+    });
+    let bench = Bench::on(store.clone(), |options| options.concurrency = 64);
+    let started_ms = microbatch::Clock::now_ms(&clock);
+    let bodies: Vec<String> = (0..64).map(|index| body(&index.to_string(), "")).collect();
+    bench.send_by(&bodies.iter().map(String::as_str).collect::<Vec<_>>(), 1_080).await;
+    // 1,080 less the margin of 500 leaves 580; a quarter of that is for settling.
+    assert!(latest.load(Ordering::SeqCst) - started_ms <= 435, "{}", latest.load(Ordering::SeqCst) - started_ms);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_was_lost_is_told_by_who_completed() {
+    // Rule 4: another claim took the key over; with its completion there the message is acknowledged, without it not.
+    for (completed, acknowledged) in [(true, true), (false, false)] {
+        let memory = MemoryStore::new();
+        let bench = Bench::on(memory.clone(), |_| {});
+        let slow = r#"{"id":"a","act":"slow","ms":100}"#;
+        let bodies = [slow];
+        let ((reported, report), ()) = tokio::join!(bench.send(&bodies), async {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            let mut record = memory.get(&key_of("a")).expect("claimed");
+            record.owner = Some(microbatch::record::Owner::new("another"));
+            record.status = if completed { Status::Completed } else { Status::InProgress };
+            memory.insert(key_of("a"), record);
+        });
+        assert_eq!(reported.is_empty(), acknowledged);
+        let counts = (report.counts.effect_after_lost_lease, report.counts.lost_leases);
+        assert_eq!(counts, if completed { (1, 0) } else { (0, 1) });
+        assert_eq!(
+            memory.get(&key_of("a")).and_then(|record| record.owner),
+            Some(microbatch::record::Owner::new("another"))
+        );
+    }
+}

@@ -13,7 +13,7 @@ use crate::{
     outcome::Outcome,
     pipeline::{
         Shared,
-        calls::{may_be_applied, send_with_retries},
+        calls::{Tried, may_be_applied, try_again, try_once},
     },
     processor::Processor,
     record::{Fingerprint, Owner},
@@ -35,6 +35,12 @@ pub(super) struct PendingClaim {
     previous: Option<Key>,
 }
 
+/// What came of the claims of a batch.
+pub(super) struct ClaimAnswers {
+    pub(super) outcomes: Vec<(usize, ClaimOutcome)>,
+    pub(super) again: Vec<(PendingClaim, StoreError)>,
+}
+
 /// What came of a claim.
 pub(super) struct ClaimOutcome {
     answer: Result<ClaimAnswer, StoreError>,
@@ -42,10 +48,19 @@ pub(super) struct ClaimOutcome {
     undone: bool,
 }
 
+/// Messages that are decoded between two looks at the clock.
+const ADMITTED_AT_ONCE: usize = 64;
+
 impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
     /// Decodes messages as long as there is room for their claims.
     pub(super) fn admit(&mut self) {
+        let end = self.next.saturating_add(ADMITTED_AT_ONCE);
         while self.next < self.messages.len() {
+            if self.next >= end {
+                // The clock and the others get their turn: records that need no claim never wait.
+                self.more_to_admit = true;
+                return;
+            }
             let Some(permit) = self.claims_gate.try_pass() else { return };
             let index = self.next;
             self.next += 1;
@@ -154,7 +169,22 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
     }
 
     fn send_claim_batch(&mut self, batch: Batch<PendingClaim>) {
-        self.claims.push(Box::pin(send_batch(self.shared, batch.entries, self.schedule.cut_off_ms)));
+        self.claims.push(Box::pin(send_batch(self.shared, batch.entries)));
+    }
+
+    /// Tries a claim again by itself, so that the others of its batch need not wait for it.
+    pub(super) fn claim_again(&mut self, pending: PendingClaim, error: StoreError) {
+        let (shared, give_up_ms) = (self.shared, self.schedule.cut_off_ms);
+        self.claim_retries.push(Box::pin(async move {
+            let PendingClaim { index, request, previous } = pending;
+            let fingerprint = request.fingerprint.clone();
+            let answer = try_again(shared, request, error, give_up_ms).await;
+            let previous = previous.map(|key| (0, key, fingerprint)).into_iter().collect();
+            let mut outcomes = [(index, ClaimOutcome { answer, undone: false })];
+            check_previous(shared, &mut outcomes, previous).await;
+            let [outcome] = outcomes;
+            ClaimAnswers { outcomes: vec![outcome], again: Vec::new() }
+        }));
     }
 
     pub(super) fn claim_answered(&mut self, index: usize, outcome: ClaimOutcome) {
@@ -208,30 +238,45 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
 async fn send_batch<P: Processor, S: Commit<P::Write>>(
     shared: &Shared<P, S>,
     batch: Vec<PendingClaim>,
-    give_up_ms: u64,
-) -> Vec<(usize, ClaimOutcome)> {
-    let mut indexes = Vec::with_capacity(batch.len());
-    let mut requests = Vec::with_capacity(batch.len());
+) -> ClaimAnswers {
+    let (mut keep, requests): (Vec<_>, Vec<_>) = batch
+        .into_iter()
+        .map(|pending| ((pending.index, pending.previous, pending.request.fingerprint.clone()), pending.request))
+        .unzip();
+    let Tried { answered, again } = try_once(shared, requests).await;
     let mut previous = Vec::new();
-    for (position, pending) in batch.into_iter().enumerate() {
-        indexes.push(pending.index);
-        previous.extend(pending.previous.map(|key| (position, key, pending.request.fingerprint.clone())));
-        requests.push(pending.request);
+    let mut outcomes = Vec::with_capacity(answered.len());
+    for (position, answer) in answered {
+        let (index, key, fingerprint) = (keep[position].0, keep[position].1.take(), keep[position].2.take());
+        previous.extend(key.map(|key| (outcomes.len(), key, fingerprint)));
+        outcomes.push((index, ClaimOutcome { answer, undone: false }));
     }
-    let answers = send_with_retries(shared, requests, give_up_ms).await;
-    let mut outcomes: Vec<ClaimOutcome> =
-        answers.into_iter().map(|answer| ClaimOutcome { answer, undone: false }).collect();
-    previous.retain(|(position, ..)| matches!(outcomes[*position].answer, Ok(ClaimAnswer::Claimed(_))));
-    if !previous.is_empty() {
-        let keys: Vec<Key> = previous.iter().map(|(_, key, _)| key.clone()).collect();
-        let records = shared.store.read(&keys).await;
-        for ((position, _, fingerprint), record) in previous.into_iter().zip(records) {
-            let judged =
-                record.map(|record| judge_previous(record.as_ref(), fingerprint.as_ref(), shared.clock.now_ms()));
-            if let Some(answer) = judged.transpose() {
-                outcomes[position] = ClaimOutcome { answer, undone: true };
-            }
+    check_previous(shared, &mut outcomes, previous).await;
+    let again = again.into_iter().map(|(position, request, error)| {
+        let (index, previous, _) = &mut keep[position];
+        (PendingClaim { index: *index, request, previous: previous.take() }, error)
+    });
+    ClaimAnswers { again: again.collect(), outcomes }
+}
+
+/// Looks at the previous keys of the claims that were won: position in `outcomes`, key, fingerprint.
+async fn check_previous<P: Processor, S: Commit<P::Write>>(
+    shared: &Shared<P, S>,
+    outcomes: &mut [(usize, ClaimOutcome)],
+    mut previous: Vec<(usize, Key, Option<Fingerprint>)>,
+) {
+    previous.retain(|(position, ..)| matches!(outcomes[*position].1.answer, Ok(ClaimAnswer::Claimed(_))));
+    if previous.is_empty() {
+        return;
+    }
+    let keys: Vec<Key> = previous.iter().map(|(_, key, _)| key.clone()).collect();
+    let records = shared.store.read(&keys).await;
+    let policy = shared.config.on_lapsed_lease;
+    for ((position, _, fingerprint), record) in previous.into_iter().zip(records) {
+        let now_ms = shared.clock.now_ms();
+        let judged = record.map(|record| judge_previous(record.as_ref(), fingerprint.as_ref(), policy, now_ms));
+        if let Some(answer) = judged.transpose() {
+            outcomes[position].1 = ClaimOutcome { answer, undone: true };
         }
     }
-    indexes.into_iter().zip(outcomes).collect()
 }

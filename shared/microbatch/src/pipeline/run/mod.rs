@@ -24,8 +24,8 @@ use tokio::sync::OwnedSemaphorePermit;
 
 pub(super) use self::verdict::{Finished, Verdict};
 use self::{
-    claim::{ClaimOutcome, Leader, PendingClaim},
-    settle::PendingCompletion,
+    claim::{ClaimAnswers, Leader, PendingClaim},
+    settle::{CompletionAnswers, PendingCompletion},
 };
 use super::{Shared, gate::Gate, guarded::Ran, workers::Workers};
 use crate::{
@@ -40,11 +40,13 @@ use crate::{
     record::{Owner, StoredResult},
     store::{Commit, StoreError},
     telemetry::Counts,
-    transition::{Claimed, CompleteAnswer, ReleaseAnswer, ReleaseKind, ReleaseRequest},
+    transition::{Claimed, ReleaseAnswer, ReleaseKind, ReleaseRequest},
 };
 
 /// Most bytes of results in one call: far below what DynamoDB takes in a request, 16 MB.
 const CALL_BYTES_MAX: NonZeroUsize = NonZeroUsize::new(4 * 1_048_576).expect("not zero");
+/// Longest time that a completion waits behind a call that is out. None waits when there is no such call.
+const COMPLETION_LINGER_MS: u64 = 20;
 /// Errors of the store that a report holds.
 const STORE_ERRORS_MAX: usize = 8;
 
@@ -73,7 +75,7 @@ enum Phase {
     Settling,
     /// Claims still without an answer were given back unseen.
     Closing,
-    /// The response is due.
+    /// The response is due as soon as it is written.
     Over,
 }
 
@@ -99,16 +101,13 @@ struct Ticket<T> {
 
 /// Something happened that the run has waited for.
 enum Event<W> {
-    Claims(Vec<(usize, ClaimOutcome)>),
+    Claims(ClaimAnswers),
     Ran(Ran<W>),
-    Completions(Answers),
+    Completions(CompletionAnswers<W>),
     Releases(Vec<Result<ReleaseAnswer, StoreError>>),
     /// Room at a gate, or a phase is over: the next round looks for itself.
     Wake,
 }
-
-/// Answers to completions, by message.
-type Answers = Vec<(usize, Result<CompleteAnswer, StoreError>)>;
 
 struct Run<'r, P: Processor, S: Commit<P::Write>> {
     shared: &'r Shared<P, S>,
@@ -121,6 +120,8 @@ struct Run<'r, P: Processor, S: Commit<P::Write>> {
     owner_prefix: String,
     /// The next message to decode.
     next: usize,
+    /// There is more to decode at once; first the others get their turn.
+    more_to_admit: bool,
     leaders: HashMap<Key, Leader>,
     tickets: Vec<Option<Box<Ticket<P::Item>>>>,
     verdicts: Vec<Option<Verdict>>,
@@ -132,13 +133,17 @@ struct Run<'r, P: Processor, S: Commit<P::Write>> {
     claims_gate: Gate,
     running_gate: Gate,
     to_claim: Collector<PendingClaim>,
-    claims: FuturesUnordered<BoxFuture<'r, Vec<(usize, ClaimOutcome)>>>,
+    claims: FuturesUnordered<BoxFuture<'r, ClaimAnswers>>,
+    claim_retries: FuturesUnordered<BoxFuture<'r, ClaimAnswers>>,
     /// Claimed, waiting for room to run.
     ready: VecDeque<usize>,
     running: usize,
     workers: Workers<P::Write>,
     to_complete: Collector<PendingCompletion<P::Write>>,
-    completions: FuturesUnordered<BoxFuture<'r, Answers>>,
+    /// Wakes for completions that have waited long enough: when, and the timer.
+    linger: Option<(u64, BoxFuture<'static, ()>)>,
+    completions: FuturesUnordered<BoxFuture<'r, CompletionAnswers<P::Write>>>,
+    completion_retries: FuturesUnordered<BoxFuture<'r, CompletionAnswers<P::Write>>>,
     /// Effects that happened and are not yet recorded.
     completing: usize,
     to_release: Vec<ReleaseRequest>,
@@ -164,13 +169,17 @@ impl<'r, P: Processor, S: Commit<P::Write>> Run<'r, P, S> {
             store_errors: Vec::new(),
             claims_gate: shared.gates.claims(),
             running_gate: shared.gates.running(),
-            to_claim: Collector::new(limits(shared.store.chunk_size())),
+            to_claim: Collector::new(limits(shared.store.chunk_size(), 0)),
             claims: FuturesUnordered::new(),
+            claim_retries: FuturesUnordered::new(),
+            more_to_admit: false,
             ready: VecDeque::new(),
             running: 0,
             workers: Workers::new(shared.config.shards, &shared.watches, batch_id),
-            to_complete: Collector::new(limits(shared.store.chunk_size())),
+            to_complete: Collector::new(limits(shared.store.chunk_size(), COMPLETION_LINGER_MS)),
+            linger: None,
             completions: FuturesUnordered::new(),
+            completion_retries: FuturesUnordered::new(),
             completing: 0,
             to_release: Vec::new(),
             releases: FuturesUnordered::new(),
@@ -206,6 +215,7 @@ impl<'r, P: Processor, S: Commit<P::Write>> Run<'r, P, S> {
     fn is_done(&self) -> bool {
         self.undecided == 0
             && self.claims.is_empty()
+            && self.claim_retries.is_empty()
             && self.to_release.is_empty()
             && self.releases.is_empty()
             && self.running == 0
@@ -222,7 +232,7 @@ impl<'r, P: Processor, S: Commit<P::Write>> Run<'r, P, S> {
             self.enter(Phase::Closing);
             self.give_up_claims();
         }
-        if self.phase == Phase::Closing && now_ms >= self.schedule.respond_by_ms {
+        if self.phase == Phase::Closing && now_ms >= self.schedule.over_ms {
             self.enter(Phase::Over);
         }
     }
@@ -232,7 +242,7 @@ impl<'r, P: Processor, S: Commit<P::Write>> Run<'r, P, S> {
         let ends_at_ms = match phase {
             Phase::Running => self.schedule.cut_off_ms,
             Phase::Settling => self.schedule.last_release_ms,
-            Phase::Closing | Phase::Over => self.schedule.respond_by_ms,
+            Phase::Closing | Phase::Over => self.schedule.over_ms,
         };
         self.timer = self.shared.clock.sleep_until(ends_at_ms);
     }
@@ -271,6 +281,10 @@ impl<'r, P: Processor, S: Commit<P::Write>> Run<'r, P, S> {
 
     /// Waits for something to happen and returns all that has.
     async fn next_events(&mut self) -> Vec<Event<P::Write>> {
+        if std::mem::take(&mut self.more_to_admit) {
+            tokio::task::yield_now().await;
+            return Vec::new();
+        }
         poll_fn(|cx| {
             let mut events = Vec::new();
             self.poll_events(cx, &mut events);
@@ -280,14 +294,18 @@ impl<'r, P: Processor, S: Commit<P::Write>> Run<'r, P, S> {
     }
 
     fn poll_events(&mut self, cx: &mut Context<'_>, events: &mut Vec<Event<P::Write>>) {
-        while let Poll::Ready(Some(answers)) = self.claims.poll_next_unpin(cx) {
-            events.push(Event::Claims(answers));
+        for claims in [&mut self.claims, &mut self.claim_retries] {
+            while let Poll::Ready(Some(answers)) = claims.poll_next_unpin(cx) {
+                events.push(Event::Claims(answers));
+            }
         }
         while let Poll::Ready(ran) = self.workers.poll_ran(cx) {
             events.push(Event::Ran(ran));
         }
-        while let Poll::Ready(Some(answers)) = self.completions.poll_next_unpin(cx) {
-            events.push(Event::Completions(answers));
+        for completions in [&mut self.completions, &mut self.completion_retries] {
+            while let Poll::Ready(Some(answers)) = completions.poll_next_unpin(cx) {
+                events.push(Event::Completions(answers));
+            }
         }
         while let Poll::Ready(Some(answers)) = self.releases.poll_next_unpin(cx) {
             events.push(Event::Releases(answers));
@@ -298,9 +316,27 @@ impl<'r, P: Processor, S: Commit<P::Write>> Run<'r, P, S> {
             // A timer may fire a little early: it is set anew until the clock agrees.
             self.enter(self.phase);
         }
-        if room || over {
+        let due = self.poll_linger(cx).is_ready();
+        if room || over || due {
             events.push(Event::Wake);
         }
+    }
+
+    /// Ready when a completion has waited long enough behind the calls that are out.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(due_at_ms) = self.to_complete.due_at_ms() else {
+            self.linger = None;
+            return Poll::Pending;
+        };
+        let (at_ms, timer) = self.linger.get_or_insert_with(|| (due_at_ms, self.shared.clock.sleep_until(due_at_ms)));
+        if *at_ms != due_at_ms {
+            (*at_ms, *timer) = (due_at_ms, self.shared.clock.sleep_until(due_at_ms));
+        }
+        let due = timer.as_mut().poll(cx);
+        if due.is_ready() {
+            self.linger = None;
+        }
+        due
     }
 
     /// Keeps an error for the report.
@@ -313,14 +349,20 @@ impl<'r, P: Processor, S: Commit<P::Write>> Run<'r, P, S> {
     fn handle(&mut self, event: Event<P::Write>) {
         match event {
             Event::Claims(answers) => {
-                for (index, outcome) in answers {
+                for (index, outcome) in answers.outcomes {
                     self.claim_answered(index, outcome);
+                }
+                for (pending, error) in answers.again {
+                    self.claim_again(pending, error);
                 }
             }
             Event::Ran(ran) => self.item_ran(ran),
             Event::Completions(answers) => {
-                for (index, answer) in answers {
+                for (index, answer) in answers.answers {
                     self.completion_answered(index, &answer);
+                }
+                for (pending, error) in answers.again {
+                    self.complete_again(pending, error);
                 }
             }
             Event::Releases(answers) => {
@@ -341,7 +383,9 @@ impl<'r, P: Processor, S: Commit<P::Write>> Run<'r, P, S> {
         let unanswered = self.tickets.iter().flatten().filter(|ticket| ticket.given_up).count();
         self.counts.releases_lost += (self.releasing + self.to_release.len() + unanswered) as u64;
         for index in 0..self.messages.len() {
-            if self.verdicts[index].is_none() {
+            if self.verdicts[index].is_some() {
+                self.drop_ticket(index);
+            } else {
                 let done = self.tickets[index].as_ref().is_some_and(|ticket| ticket.done.is_some());
                 let verdict = if done {
                     Verdict::new(Outcome::Failed, Some("completion_lost"))
@@ -356,9 +400,9 @@ impl<'r, P: Processor, S: Commit<P::Write>> Run<'r, P, S> {
     }
 }
 
-/// One call's worth of claims or completions. They wait for each other only while a call is out, never for a time.
-fn limits(chunk_size: NonZeroUsize) -> Limits {
-    Limits { count_max: chunk_size, bytes_max: CALL_BYTES_MAX, linger_ms: 0 }
+/// One call's worth of claims or completions.
+fn limits(chunk_size: NonZeroUsize, linger_ms: u64) -> Limits {
+    Limits { count_max: chunk_size, bytes_max: CALL_BYTES_MAX, linger_ms }
 }
 
 fn count_fifo(messages: &[Message<'_>]) -> u64 {

@@ -12,6 +12,7 @@ use crate::{
     lease::deferred_lease_end_ms,
     message::Message,
     outcome::Outcome,
+    panics::contain,
     pipeline::{
         Shared,
         guarded::{Ended, Guarded, Ran},
@@ -77,7 +78,11 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
         let at_cut_off = self.shared.clock.now_ms() >= self.schedule.cut_off_ms;
         match ended {
             Ended::Returned(Ok((result, writes))) => self.complete(index, result, writes),
-            Ended::Returned(Err(error)) => self.item_failed(index, &error),
+            Ended::Returned(Err(error)) => {
+                self.item_failed(index, &error);
+                // Its destructor is the user's code.
+                self.count_drop(error);
+            }
             Ended::TimedOut => self.item_cut_short(index, if at_cut_off { "deadline" } else { "timed_out" }),
             Ended::Panicked => self.item_cut_short(index, "panicked"),
         }
@@ -134,7 +139,8 @@ fn context<P, S>(
 
 /// The result to keep. It is made after the effect, so that it cannot be kept is no failure.
 fn stored_result<O: Serialize>(output: &O, bytes_max: usize) -> StoredResult {
-    match serde_json::to_string(output) {
+    let Ok(written) = contain(|| serde_json::to_string(output)) else { return StoredResult::NotKept };
+    match written {
         Ok(json) if json == "null" => StoredResult::None,
         Ok(json) if json.len() <= bytes_max => StoredResult::Kept(json.into()),
         _ => StoredResult::NotKept,

@@ -1,17 +1,22 @@
 //! Completes or releases what was claimed, and gives each message its verdict.
 
-use super::{Answers, Run, Ticket, Verdict};
+use super::{Phase, Run, Ticket, Verdict};
 use crate::{
-    batcher::Batch,
     lease::retention_end_s,
     outcome::Outcome,
     panics::{contain, drop_contained},
-    pipeline::calls::{UnkeyedWrite, may_be_applied, send_with_retries},
+    pipeline::calls::{Tried, UnkeyedWrite, may_be_applied, send_with_retries, try_again, try_once},
     processor::{Processor, WriteRefused},
     record::{Comparison, Fingerprint, StoredResult, compare},
     store::{Commit, StoreError},
     transition::{CompleteAnswer, CompleteRequest, ReleaseKind, ReleaseRequest},
 };
+
+/// What came of completions.
+pub(super) struct CompletionAnswers<W> {
+    pub(super) answers: Vec<(usize, Result<CompleteAnswer, StoreError>)>,
+    pub(super) again: Vec<(PendingCompletion<W>, StoreError)>,
+}
 
 /// A completion that was not sent yet.
 pub(super) struct PendingCompletion<W> {
@@ -36,14 +41,20 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
         let now_ms = self.shared.clock.now_ms();
         let retention_end_s = retention_end_s(now_ms, self.schedule.lease_end_ms, &self.shared.config);
         let request = CompleteRequest { key, owner, result, retention_end_s, writes };
-        let bytes = match &request.result {
+        let pending = PendingCompletion { index, request };
+        if !pending.request.writes.is_empty() {
+            // A transaction is a request of its own: it would gain nothing from company, and might have to wait for it.
+            self.send_completion_batch(vec![pending]);
+            return;
+        }
+        let bytes = match &pending.request.result {
             StoredResult::Kept(json) => json.len(),
             StoredResult::None | StoredResult::NotKept => 0,
         };
         // A result has a cap far below that of a call: none is ever too large for one.
-        let pushed = self.to_complete.push(PendingCompletion { index, request }, bytes, now_ms);
+        let pushed = self.to_complete.push(pending, bytes, now_ms);
         for batch in pushed.into_iter().flatten() {
-            self.send_completion_batch(batch);
+            self.send_completion_batch(batch.entries);
         }
     }
 
@@ -53,29 +64,47 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
             self.completion_answered(index, &Ok(CompleteAnswer::Completed));
             return;
         }
-        let (shared, give_up_ms) = (self.shared, self.schedule.respond_by_ms);
-        self.completions.push(Box::pin(async move {
+        let (shared, give_up_ms) = (self.shared, self.schedule.over_ms);
+        self.completion_retries.push(Box::pin(async move {
             let answers = send_with_retries(shared, vec![write], give_up_ms).await;
-            answers.into_iter().map(|answer| (index, answer)).collect()
+            let answers = answers.into_iter().map(|answer| (index, answer)).collect();
+            CompletionAnswers { answers, again: Vec::new() }
         }));
     }
 
-    /// Sends a smaller batch when no call is out that it could wait behind.
+    /// Sends a smaller batch when no call is out that it could wait behind, or it has waited long enough.
     pub(super) fn send_completions(&mut self) {
-        if self.completions.is_empty()
-            && let Some(batch) = self.to_complete.flush_idle()
-        {
-            self.send_completion_batch(batch);
+        let batch = if self.completions.is_empty() || self.phase > Phase::Running {
+            self.to_complete.flush_idle()
+        } else {
+            self.to_complete.flush_if_due(self.shared.clock.now_ms())
+        };
+        if let Some(batch) = batch {
+            self.send_completion_batch(batch.entries);
         }
     }
 
-    fn send_completion_batch(&mut self, batch: Batch<PendingCompletion<P::Write>>) {
+    fn send_completion_batch(&mut self, batch: Vec<PendingCompletion<P::Write>>) {
         let (indexes, requests): (Vec<usize>, Vec<_>) =
-            batch.entries.into_iter().map(|pending| (pending.index, pending.request)).unzip();
-        let (shared, give_up_ms) = (self.shared, self.schedule.respond_by_ms);
+            batch.into_iter().map(|pending| (pending.index, pending.request)).unzip();
+        let shared = self.shared;
         self.completions.push(Box::pin(async move {
-            let answers = send_with_retries(shared, requests, give_up_ms).await;
-            indexes.into_iter().zip(answers).collect::<Answers>()
+            let Tried { answered, again } = try_once(shared, requests).await;
+            let answers = answered.into_iter().map(|(position, answer)| (indexes[position], answer)).collect();
+            let again = again
+                .into_iter()
+                .map(|(position, request, error)| (PendingCompletion { index: indexes[position], request }, error));
+            CompletionAnswers { answers, again: again.collect() }
+        }));
+    }
+
+    /// Tries a completion again by itself, so that no other waits for it.
+    pub(super) fn complete_again(&mut self, pending: PendingCompletion<P::Write>, error: StoreError) {
+        let (shared, give_up_ms) = (self.shared, self.schedule.over_ms);
+        self.completion_retries.push(Box::pin(async move {
+            let PendingCompletion { index, request } = pending;
+            let answer = try_again(shared, request, error, give_up_ms).await;
+            CompletionAnswers { answers: vec![(index, answer)], again: Vec::new() }
         }));
     }
 
@@ -125,6 +154,7 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
         }
         if let Ok(error) = contain(|| self.shared.processor.write_refused(refused)) {
             self.item_failed(index, &error);
+            self.count_drop(error);
         } else {
             self.release(index, ReleaseKind::Now);
             self.decide(index, Verdict::new(Outcome::Failed, Some("panicked")));
@@ -155,7 +185,7 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
             let rest = self.to_release.split_off(chunk_size.min(self.to_release.len()));
             let requests = std::mem::replace(&mut self.to_release, rest);
             self.releasing += requests.len();
-            let (shared, give_up_ms) = (self.shared, self.schedule.respond_by_ms);
+            let (shared, give_up_ms) = (self.shared, self.schedule.over_ms);
             self.releases.push(Box::pin(async move { send_with_retries(shared, requests, give_up_ms).await }));
         }
     }
