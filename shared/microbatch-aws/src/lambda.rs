@@ -1,8 +1,9 @@
 //! The Lambda host: a pipeline under the Lambda runtime.
 
-use std::{error::Error, fmt, future::Future, sync::Arc};
+use std::{error::Error, fmt, future::Future, panic::AssertUnwindSafe, sync::Arc};
 
 use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse};
+use futures_util::FutureExt;
 use lambda_runtime::{Diagnostic, LambdaEvent, run_concurrent, service_fn};
 use microbatch::{
     Commit, Options, Pipeline, PipelineBuilder, Processor,
@@ -88,8 +89,8 @@ async fn start<P: Processor>(
 where
     DynamoDbStore: Commit<P::Write>,
 {
-    if std::env::var_os("AWS_LAMBDA_RUNTIME_API").is_none() {
-        let hint = "AWS_LAMBDA_RUNTIME_API is not set: this program is a Lambda function, which Lambda starts; \
+    if runtime_api().is_none() {
+        let hint = "AWS_LAMBDA_RUNTIME_API is not set, or is no address: this program is a Lambda function, which Lambda starts; \
                     on your machine run it by cargo local or cargo lambda watch";
         return Err(hint.into());
     }
@@ -162,7 +163,10 @@ where
         async move {
             let LambdaEvent { payload, context, .. } = event;
             let deadline_ms = Some(context.deadline);
-            match pipeline.run(payload.get(), &context.request_id, deadline_ms).await {
+            let run = AssertUnwindSafe(pipeline.run(payload.get(), &context.request_id, deadline_ms)).catch_unwind();
+            // Caught here, since the runtime would log and post what a panic says.
+            let Ok(finished) = run.await else { return Err(panicked()) };
+            match finished {
                 Ok(response) => Ok(lambda_response(response.into_failed_ids())),
                 Err(error) => {
                     tracing::error!(target: "microbatch::batch", batch_id = context.request_id, %error, "batch failed");
@@ -191,22 +195,34 @@ fn diagnostic(error: &RunError) -> Diagnostic {
     Diagnostic { error_type: error.name().to_owned(), error_message: error.to_string() }
 }
 
+/// A panic outside of all that is contained. Where it happened is in the log.
+fn panicked() -> Diagnostic {
+    Diagnostic {
+        error_type: "Panicked".to_owned(),
+        error_message: "the batch panicked and is delivered again; the log says where".to_owned(),
+    }
+}
+
 /// Tells Lambda why the function did not start; the console then shows it. That it could not be told changes nothing.
 async fn report_init_error(message: String) {
-    let Ok(host) = std::env::var("AWS_LAMBDA_RUNTIME_API") else { return };
+    let Some(endpoint) = runtime_api() else { return };
     let diagnostic = Diagnostic { error_type: "InitFailed".to_owned(), error_message: message };
     let Ok(body) = serde_json::to_vec(&diagnostic) else { return };
     let request = http::Request::post("/2018-06-01/runtime/init/error")
         .header("lambda-runtime-function-error-type", "InitFailed")
         .body(lambda_runtime_api_client::body::Body::from(body));
-    let client =
-        lambda_runtime_api_client::PooledClient::builder().with_endpoint(match format!("http://{host}").parse() {
-            Ok(endpoint) => endpoint,
-            Err(_) => return,
-        });
-    let (Ok(request), client) = (request, client.build()) else { return };
+    let Ok(request) = request else { return };
+    let client = lambda_runtime_api_client::PooledClient::builder().with_endpoint(endpoint).build();
     let told = tokio::time::timeout(std::time::Duration::from_secs(1), client.call(request)).await;
     if !matches!(told, Ok(Ok(_))) {
         tracing::warn!(target: "microbatch::init", "Lambda could not be told of the failed init");
     }
+}
+
+/// Where the Runtime API is: Lambda gives host and port, `cargo lambda watch` a whole URL with a path. None when it is
+/// neither.
+fn runtime_api() -> Option<http::Uri> {
+    let address = std::env::var("AWS_LAMBDA_RUNTIME_API").ok()?;
+    let url = if address.contains("://") { address } else { format!("http://{address}") };
+    url.parse().ok().filter(|url: &http::Uri| url.authority().is_some())
 }

@@ -164,7 +164,10 @@ const OTHERS: &[Variable] = &[
         name: SORT_KEY,
         meaning: "The sort key that holds the idempotency key, in a table whose key has two parts. Default none.",
     },
-    Variable { name: PARTITION, meaning: "The partition key's value beside MICROBATCH_SORT_KEY. Default idempotency." },
+    Variable {
+        name: PARTITION,
+        meaning: "The partition key's value beside MICROBATCH_SORT_KEY. Default idempotency# and the function's name, as in Powertools.",
+    },
 ];
 
 /// Every variable that is read.
@@ -329,7 +332,8 @@ impl Reader {
                 layout
             }
             (Some(sort_key), partition) => {
-                let partition = partition.unwrap_or_else(|| "idempotency".to_owned());
+                let function = self.text("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_default();
+                let partition = partition.unwrap_or_else(|| format!("idempotency#{function}"));
                 layout.composite_key(&sort_key, &partition).unwrap_or_else(|error| {
                     self.problem(SORT_KEY, error.to_string());
                     Layout::default()
@@ -413,7 +417,7 @@ mod tests {
         let (_, settings) =
             read(&[table, ("MICROBATCH_ATTRIBUTES", "expiration=ttl, id = pk"), ("MICROBATCH_SORT_KEY", "sk")]);
         let layout = Layout::renamed([("expiration", "ttl"), ("id", "pk")])
-            .and_then(|layout| layout.composite_key("sk", "idempotency"));
+            .and_then(|layout| layout.composite_key("sk", "idempotency#"));
         assert_eq!(Ok(settings.expect("valid").layout), layout);
         for wrong in [
             ("MICROBATCH_ATTRIBUTES", "ttl"),

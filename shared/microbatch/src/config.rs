@@ -22,7 +22,8 @@ pub struct Options {
     pub shards: Option<u64>,
     /// Longest time for one item. 1 to 900,000 ms; default 10,000.
     pub item_timeout_ms: u64,
-    /// How long before the deadline the response has left. 0 to 900,000 ms; default 500.
+    /// How long before the deadline the response has left: it has to be written and sent, so
+    /// 0 is for hosts that do not kill. 0 to 900,000 ms; default 500.
     pub deadline_margin_ms: u64,
     /// Time before the response in which nothing runs and claims are completed, released or deferred. 1 to 900,000 ms;
     /// default 500.

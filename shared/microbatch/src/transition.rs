@@ -3,6 +3,8 @@
 //! Every store obeys [`decide`]: the memory store applies it under a lock, a database applies it by a write that is
 //! conditional on the record being the one the decision was made on.
 
+use std::fmt;
+
 use crate::{
     key::Key,
     processor::WriteRefused,
@@ -27,7 +29,7 @@ pub struct ClaimRequest {
 }
 
 /// Says that the work of a key is done.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct CompleteRequest<W> {
     /// The key.
     pub key: Key,
@@ -39,6 +41,18 @@ pub struct CompleteRequest<W> {
     pub retention_end_s: u64,
     /// Writes to commit together with the completion.
     pub writes: Vec<W>,
+}
+
+impl<W> fmt::Debug for CompleteRequest<W> {
+    // The writes are the user's data (P13).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CompleteRequest")
+            .field("key", &self.key)
+            .field("owner", &self.owner)
+            .field("result", &self.result)
+            .field("writes", &self.writes.len())
+            .finish_non_exhaustive()
+    }
 }
 
 /// Gives a key back.

@@ -1,8 +1,8 @@
 //! Up to 25 records a request, by PartiQL's `BatchExecuteStatement`: INSERT to claim, conditional UPDATE to complete.
 //!
 //! Statements succeed and fail one by one inside an HTTP 200. What a refused statement met is read by one consistent
-//! `BatchGetItem`; a record that may be taken over, and a statement that was throttled, is finished by a single conditional
-//! write. `DuplicateItem` carries no item anywhere, and `ConditionalCheckFailed` only on some servers: neither is relied on.
+//! `BatchGetItem`; a record that may be taken over is taken over by a single conditional write. A statement that was throttled
+//! is answered so: the pipeline sends it again by itself, after a pause, as a single conditional write. `DuplicateItem` carries no item anywhere, and `ConditionalCheckFailed` only on some servers: neither is relied on.
 
 use std::collections::HashMap;
 
@@ -105,8 +105,6 @@ enum Met {
     Applied,
     /// A record is in the way; the one that came with the refusal, if any did.
     Refused(Option<Item>),
-    /// Not applied because of load.
-    Throttled,
     Failed(StoreError),
 }
 
@@ -116,7 +114,6 @@ impl Met {
         let code = error.code.as_ref().map_or("an error without a code", Code::as_str);
         match (&error.code, kind_of_code(code, 200)) {
             (Some(Code::DuplicateItem | Code::ConditionalCheckFailed), _) => Met::Refused(error.item),
-            (_, StoreErrorKind::Throttled) => Met::Throttled,
             (_, kind) => Met::Failed(StoreError::new(kind, format!("BatchExecuteStatement: {code}"))),
         }
     }
@@ -144,8 +141,8 @@ impl DynamoDbStore {
                     (Met::Applied, _) => claim_answer(decision.answer),
                     (Met::Failed(error), _) => Err(error),
                     (Met::Refused(_), Some(record)) => self.claim_found(now_ms, claim, Some(record?)).await,
-                    // Gone again, not read, or throttled: from the start, by a write of its own.
-                    (Met::Refused(_) | Met::Throttled, _) => self.claim_one(now_ms, claim).await,
+                    // Gone again, or not read: from the start, by a write of its own.
+                    (Met::Refused(_), None) => self.claim_one(now_ms, claim).await,
                 }
             }
         });
@@ -170,7 +167,7 @@ impl DynamoDbStore {
                     (Met::Applied, _) => Ok(CompleteAnswer::Completed),
                     (Met::Failed(error), _) => Err(error),
                     (Met::Refused(_), Some(record)) => judge_completion(Some(&record?), now_ms, completion),
-                    (Met::Refused(_) | Met::Throttled, _) => self.complete_one(now_ms, completion).await,
+                    (Met::Refused(_), None) => self.complete_one(now_ms, completion).await,
                 }
             }
         });
@@ -204,7 +201,7 @@ impl DynamoDbStore {
                     found.extend(self.read_item(Some(item)).transpose().map(|record| (key.clone(), record)));
                 }
                 Met::Refused(_) => unread.push(key.clone()),
-                Met::Applied | Met::Throttled | Met::Failed(_) => {}
+                Met::Applied | Met::Failed(_) => {}
             }
         }
         if !unread.is_empty()

@@ -38,6 +38,7 @@ pub(super) fn kind_of_code(code: &str, http_status: u16) -> StoreErrorKind {
         | "ThrottlingError"
         | "RequestLimitExceeded"
         | "LimitExceededException"
+        | "ReplicatedWriteConflictException"
         | "TransactionConflictException"
         | "TransactionConflict"
         | "TransactionInProgressException" => StoreErrorKind::Throttled,

@@ -43,8 +43,8 @@ const BATCH_MAX: NonZeroUsize = NonZeroUsize::new(25).expect("not zero");
 /// How claims and completions are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum StoreCalls {
-    /// Up to 25 to a request, by PartiQL. A request's slowest statement decides when it is answered; at 25 to one, it costs
-    /// a tenth of the processor time. The default.
+    /// Up to 25 to a request, by PartiQL. A request's slowest statement decides when it is answered; at 25 to one, an
+    /// item costs about a sixth of the processor time. The default.
     #[default]
     Batched,
     /// One to a request. Each is answered by itself.

@@ -1,5 +1,7 @@
 //! A processor's writes and the completion of its record, committed together or not at all.
 
+use std::fmt;
+
 use aws_sdk_dynamodb::{
     error::{ProvideErrorMetadata, SdkError},
     operation::transact_write_items::TransactWriteItemsError,
@@ -29,8 +31,15 @@ const WRITES_MAX: usize = 99;
 const MALFORMED: WriteRefused = WriteRefused { index: 0, reason: WriteRefusal::Invalid };
 
 /// A write of a processor's: put, update, delete, or only a check, with or without a condition.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct DynamoDbWrite(TransactWriteItem);
+
+impl fmt::Debug for DynamoDbWrite {
+    // The items are the user's data (P13).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DynamoDbWrite").field("table", &self.target().map(|(table, _)| table)).finish_non_exhaustive()
+    }
+}
 
 impl From<Put> for DynamoDbWrite {
     fn from(put: Put) -> Self {
@@ -74,6 +83,8 @@ enum Refusal {
     Cancelled(Vec<CancellationReason>),
     /// Refused as it stands: too large, a bad expression, two writes to one item. DynamoDB does not say which write it is.
     Malformed,
+    /// The token is that of another transaction: of an earlier try of this one, then, which may have been applied.
+    TokenUsed,
 }
 
 impl DynamoDbStore {
@@ -93,6 +104,7 @@ impl DynamoDbStore {
             Ok(()) => Ok(CompleteAnswer::Completed),
             Err(Refusal::Cancelled(reasons)) => self.judge_cancellation(now_ms, request, reasons).await,
             Err(Refusal::Malformed) => self.confirm_refusal(now_ms, request, MALFORMED).await,
+            Err(Refusal::TokenUsed) => judge_completion(self.record(&request.key).await?.as_ref(), now_ms, request),
         }
     }
 
@@ -110,6 +122,7 @@ impl DynamoDbStore {
             Ok(()) => Ok(CompleteAnswer::Completed),
             Err(Refusal::Cancelled(reasons)) => judge_user_reasons(&reasons).map(CompleteAnswer::WriteRefused),
             Err(Refusal::Malformed) => Ok(CompleteAnswer::WriteRefused(MALFORMED)),
+            Err(Refusal::TokenUsed) => Err(reason_error("IdempotentParameterMismatchException")),
         }
     }
 
@@ -157,6 +170,11 @@ impl DynamoDbStore {
                     return Ok(Err(Refusal::Cancelled(Vec::new())));
                 };
                 Ok(Err(Refusal::Cancelled(canceled.cancellation_reasons.unwrap_or_default())))
+            }
+            Err(SdkError::ServiceError(error))
+                if error.err().code() == Some("IdempotentParameterMismatchException") =>
+            {
+                Ok(Err(Refusal::TokenUsed))
             }
             // Ours is never malformed on a table that the init has accepted: it is a write of the processor's.
             Err(SdkError::ServiceError(error)) if error.err().code() == Some("ValidationException") => {

@@ -88,7 +88,10 @@ impl Selector {
     pub fn check(&self, format: KeyFormat) -> Result<(), SelectorError> {
         let Kind::JmesPath(expression) = &self.kind else { return Ok(()) };
         match format {
-            KeyFormat::Own => Ok(()),
+            KeyFormat::Own => find_inexact(expression.as_ast()).map_or(Ok(()), |name| {
+                let reason = format!("{name}() computes in doubles, in which two big numbers become one");
+                Err(SelectorError { expression: self.expression.clone(), reason })
+            }),
             KeyFormat::PowertoolsPython => find_diverging(expression.as_ast()).map_or(Ok(()), |part| {
                 let reason = format!("Powertools for Python may evaluate {part} to something else");
                 Err(SelectorError { expression: self.expression.clone(), reason })
@@ -198,6 +201,30 @@ fn find_diverging(ast: &Ast) -> Option<&'static str> {
     }
 }
 
+/// The first function of an expression whose result is a double however exact its argument was.
+fn find_inexact(ast: &Ast) -> Option<&str> {
+    match ast {
+        Ast::Function { name, .. } if ["abs", "avg", "ceil", "floor", "sum", "to_number"].contains(&name.as_str()) => {
+            Some(name)
+        }
+        Ast::Function { args: parts, .. } | Ast::MultiList { elements: parts, .. } => {
+            parts.iter().find_map(find_inexact)
+        }
+        Ast::MultiHash { elements, .. } => elements.iter().find_map(|element| find_inexact(&element.value)),
+        Ast::Expref { ast: node, .. }
+        | Ast::Not { node, .. }
+        | Ast::Flatten { node, .. }
+        | Ast::ObjectValues { node, .. } => find_inexact(node),
+        Ast::Comparison { lhs: one, rhs: other, .. }
+        | Ast::Condition { predicate: one, then: other, .. }
+        | Ast::Projection { lhs: one, rhs: other, .. }
+        | Ast::And { lhs: one, rhs: other, .. }
+        | Ast::Or { lhs: one, rhs: other, .. }
+        | Ast::Subexpr { lhs: one, rhs: other, .. } => find_inexact(one).or_else(|| find_inexact(other)),
+        Ast::Identity { .. } | Ast::Field { .. } | Ast::Index { .. } | Ast::Slice { .. } | Ast::Literal { .. } => None,
+    }
+}
+
 /// Escapes in literals are read differently, too.
 fn is_plain_text(ast: &Ast) -> bool {
     matches!(ast, Ast::Literal { value, .. } if value.as_string().is_some_and(|text| !text.contains('\\')))
@@ -252,7 +279,7 @@ mod tests {
         }
         for (expression, part) in [
             ("keys(@)", "a function"),
-            ("[id, sum(lines[].price)]", "a function"),
+            ("[id, length(lines)]", "a function"),
             ("lines.*.sku", "the values of an object"),
             ("lines[?price > `1`]", "a comparison"),
             ("lines[?price == `1`]", "a comparison"),
@@ -274,5 +301,16 @@ mod tests {
             assert_eq!(select("a | @", format), select("a", format));
         }
         assert_eq!(select("a", KeyFormat::PowertoolsPython).as_deref(), Ok("122.41941550000001"));
+    }
+
+    #[test]
+    fn what_computes_in_doubles_is_refused() {
+        for expression in ["abs(id)", "sum([id])", "[a, floor(b.c)]", "{k: to_number(id)}", "xs[?ceil(@) > `1`]"] {
+            let selector = Selector::parse(expression).expect("JMESPath");
+            let error = selector.check(KeyFormat::Own).expect_err(expression);
+            assert!(error.to_string().contains("two big numbers"), "{error}");
+        }
+        let fine = Selector::parse("join('-', [a, b])").expect("JMESPath");
+        assert_eq!(fine.check(KeyFormat::Own), Ok(()));
     }
 }

@@ -3,9 +3,11 @@
 //! One test binary, so that all share one build of the functions and a machine links once.
 
 mod big;
+mod canary;
 mod command;
 mod conformance;
 mod crash;
+mod init;
 mod interop;
 mod isolation;
 mod missing_id;
