@@ -64,7 +64,11 @@ async fn a_denied_read_says_what_to_allow() {
     let error =
         DynamoDbStore::new(client(&proxy.endpoint_url()).await, "records").warm_up().await.expect_err("refused");
     assert!(matches!(error, InitError::Denied { .. }), "{error}");
-    assert!(error.to_string().contains("dynamodb:GetItem"), "{error}");
+    let text = error.to_string();
+    let policy = text.split_once('\'').and_then(|(_, rest)| rest.strip_suffix('\'')).expect("a policy in quotes");
+    let policy: serde_json::Value = serde_json::from_str(policy).expect("the policy is JSON");
+    assert_eq!(policy["Statement"][0]["Resource"], "arn:aws:dynamodb:*:*:table/records");
+    assert_eq!(policy["Statement"][0]["Action"][0], "dynamodb:GetItem");
 }
 
 #[tokio::test]

@@ -48,6 +48,10 @@ pub(super) fn kind_of_code(code: &str, http_status: u16) -> StoreErrorKind {
     }
 }
 
+/// What the store calls, as IAM actions in JSON. A transaction needs no permission of its own.
+const ACTIONS: &str = "\"dynamodb:GetItem\",\"dynamodb:BatchGetItem\",\"dynamodb:PutItem\",\"dynamodb:UpdateItem\",\
+                       \"dynamodb:PartiQLInsert\",\"dynamodb:PartiQLUpdate\"";
+
 /// Why the idempotency table cannot be used, and what would make it right.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -133,8 +137,10 @@ impl fmt::Display for InitError {
             ),
             InitError::Denied { table: Table { name, .. }, code } => write!(
                 f,
-                "reading the table {name:?} of MICROBATCH_TABLE was refused ({code}); allow the function's role \
-                 dynamodb:GetItem, BatchGetItem, PutItem, UpdateItem, PartiQLInsert and PartiQLUpdate on it"
+                "reading the table {name:?} of MICROBATCH_TABLE was refused ({code}); allow it to the role of the function: \
+                 aws iam put-role-policy --role-name ROLE --policy-name microbatch --policy-document \
+                 '{{\"Version\":\"2012-10-17\",\"Statement\":[{{\"Effect\":\"Allow\",\"Action\":[{ACTIONS}],\
+                 \"Resource\":\"arn:aws:dynamodb:*:*:table/{name}\"}}]}}'"
             ),
         }
     }

@@ -5,6 +5,8 @@ use microbatch::{
     record::{Status, StoredResult},
 };
 
+use proptest::prelude::*;
+
 use crate::support::{Bench, body, key_of, outcomes};
 
 #[tokio::test(start_paused = true)]
@@ -101,4 +103,36 @@ async fn an_item_without_a_key_is_rejected_alone() {
     assert_eq!(report.of("m2"), Some((Rejected, Some("undecodable"))));
     assert_eq!(report.of("m3"), Some((Rejected, Some("undecodable"))));
     assert_eq!(bench.pipeline.store().records().len(), 1);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+
+    /// P8: however many copies of a key a batch holds and wherever they stand, its work runs once, and each copy shares the
+    /// outcome: whatever the limits, the calls' size, and whether the copy comes before or after its leader has ended.
+    #[test]
+    fn copies_of_a_key_run_once(
+        ids in prop::collection::vec(0_usize..6, 1..60),
+        concurrency in 1_u64..8,
+        chunk_size in 1_usize..26,
+    ) {
+        const ACTS: [&str; 6] = ["", "slow", "fail", "permanent", "panic", ""];
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("runtime");
+        runtime.block_on(async {
+            let store = microbatch::MemoryStore::with_chunk_size(chunk_size.try_into().expect("not zero"));
+            let bench = Bench::on(store, |options| options.concurrency = concurrency);
+            let bodies: Vec<String> = ids.iter().map(|id| body(&id.to_string(), ACTS[*id])).collect();
+            let (reported, report) = bench.send(&bodies.iter().map(String::as_str).collect::<Vec<_>>()).await;
+            let mut seen = std::collections::HashSet::new();
+            for (index, id) in ids.iter().enumerate() {
+                let first = seen.insert(*id);
+                let of_leader = [Processed, Processed, Failed, Rejected, Failed, Processed][*id];
+                let expected = if first || of_leader != Processed { of_leader } else { Duplicate };
+                prop_assert_eq!(report.items[index].outcome, expected, "message {} of key {}", index, id);
+                prop_assert_eq!(reported.contains(&format!("m{index}")), of_leader != Processed);
+                prop_assert_eq!(bench.seen.runs(&id.to_string()), 1);
+            }
+            Ok(())
+        })?;
+    }
 }

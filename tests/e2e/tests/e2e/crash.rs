@@ -1,6 +1,7 @@
 //! A process that dies at a store call, before the call is applied or after: its batch is delivered again and completes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -299,7 +300,9 @@ async fn death_at_every_call(work: Work) -> BTreeSet<String> {
         });
     }
     let hit: Vec<Option<String>> = deaths.join_all().await;
-    println!("{work:?}: the calls were {:?}, the deaths {hit:?}", expected.calls);
+    // Written past the capture of test output: which calls there were is of interest when the test passes.
+    writeln!(std::io::stderr(), "{work:?}: calls {:?}, deaths at {hit:?}", expected.calls)
+        .expect("standard error is open");
     hit.into_iter().flatten().collect()
 }
 

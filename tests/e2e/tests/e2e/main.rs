@@ -5,6 +5,7 @@
 mod big;
 mod canary;
 mod command;
+mod concurrent;
 mod conformance;
 mod crash;
 mod init;
