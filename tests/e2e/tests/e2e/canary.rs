@@ -107,15 +107,14 @@ impl Canary {
         result
     }
 
-    /// Lets the store refuse with a text that quotes a value, as DynamoDB's do.
-    async fn send_to_a_quoting_store(&self, stack: &Stack, said: &mut Vec<String>) {
+    /// Sends two items, together and alone, to a store that refuses with a text which quotes a value, as DynamoDB's do.
+    async fn send_to_a_quoting_store(&self, stack: &Stack, bodies: &[String; 2], said: &mut Vec<String>) {
         let quote = self.at("of-the-store");
         let answer =
             json!({"__type": "com.amazon.coral.validate#ValidationException", "message": quote, "Message": quote});
         let fault = Fault::Answer { status: 400, body: answer.to_string().leak() };
         stack.proxy.set_script(move |_: &Call<'_>| fault);
-        let bodies = ["a", "b"].map(|id| body(&self.at(id), "ok").to_string());
-        self.send(stack, &self.event(&bodies), said).await;
+        self.send(stack, &self.event(bodies), said).await;
         self.send(stack, &self.event(&bodies[..1]), said).await;
         stack.proxy.set_script(|_: &Call<'_>| Fault::Pass);
     }
@@ -173,7 +172,8 @@ async fn scripted_tells_nothing(talkative: (&'static str, &'static str)) {
     for event in canary.no_events() {
         canary.send(&stack, &event, &mut said).await;
     }
-    canary.send_to_a_quoting_store(&stack, &mut said).await;
+    let refused = ["refused-0", "refused-1"].map(|id| body(&canary.at(id), "ok").to_string());
+    canary.send_to_a_quoting_store(&stack, &refused, &mut said).await;
     canary.search(&stack, said).await;
 }
 
@@ -199,7 +199,8 @@ async fn process_orders_tells_nothing(talkative: (&'static str, &'static str)) {
         assert!(matches!(result, InvocationResult::Response(_)), "{result:?}");
     }
     assert!(stack.orders().await.iter().all(|id| id.contains(&canary.0)));
-    canary.send_to_a_quoting_store(&stack, &mut said).await;
+    let refused = ["refused-0", "refused-1"].map(|id| order(id, "EUR", None));
+    canary.send_to_a_quoting_store(&stack, &refused, &mut said).await;
     canary.search(&stack, said).await;
 }
 
