@@ -26,13 +26,15 @@ use crate::{
 impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
     /// Starts claimed items as long as there is room and time.
     pub(super) fn start_ready(&mut self) {
-        while !self.ready.is_empty() && self.completing < self.shared.gates.claims_max {
+        let completing_max = self.shared.gates.claims_max;
+        while !self.ready.is_empty() && self.completing < completing_max {
             let Some(permit) = self.running_gate.try_pass() else { return };
             if let Some(index) = self.ready.pop_front() {
                 self.start(index, permit);
             }
         }
-        if self.ready.is_empty() {
+        if self.ready.is_empty() || self.completing >= completing_max {
+            // Room that cannot be used is another invocation's.
             self.running_gate.close();
         }
     }
