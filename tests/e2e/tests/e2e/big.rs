@@ -16,17 +16,18 @@ const FIXED_KIB: u64 = 48 * 1024;
 const KIB_PER_PAYLOAD_KIB: u64 = 4;
 
 /// P11: memory follows the payload, not the number of records.
-async fn a_batch_passes(records: usize, envelope: Envelope) {
+async fn a_batch_passes(records: usize, envelope: Envelope, body_bytes: usize) {
     let spec = EventSpec {
         records: NonZeroUsize::new(records).expect("more than none"),
         envelope,
-        body_bytes: 0,
+        body_bytes,
         seed: 7,
         fifo_groups: None,
         first_order: 100_000,
     };
     let event = generate(&spec).expect("a batch within the limit");
     let payload_kib = event.len() as u64 / 1024;
+    assert!(payload_kib > 6_000, "{payload_kib} KiB: close to the 6 MB that an invocation may have");
     let stack =
         Stack::process_orders(&[("MICROBATCH_ITEM_LOG", "failures"), ("MICROBATCH_ITEM_TIMEOUT_MS", "60000")]).await;
     stack.warm_up().await;
@@ -51,10 +52,10 @@ async fn a_batch_passes(records: usize, envelope: Envelope) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_thousand_real_records_pass() {
-    a_batch_passes(5_000, Envelope::Real).await;
+    a_batch_passes(5_000, Envelope::Real, 260).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_short_records_pass() {
-    a_batch_passes(10_000, Envelope::Short).await;
+    a_batch_passes(10_000, Envelope::Short, 360).await;
 }
