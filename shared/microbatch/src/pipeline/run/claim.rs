@@ -32,8 +32,11 @@ pub(super) struct Leader {
 pub(super) struct PendingClaim {
     pub(super) index: usize,
     request: ClaimRequest,
-    previous: Option<Key>,
+    previous: Option<PreviousKey>,
 }
+
+/// The key that an earlier version made of the item, and what must not differ from its record.
+type PreviousKey = (Key, Option<Fingerprint>);
 
 /// What came of the claims of a batch.
 pub(super) struct ClaimAnswers {
@@ -106,8 +109,8 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
     fn claim(&mut self, index: usize, item: P::Item, identity: Identity, permit: OwnedSemaphorePermit) {
         let now_ms = self.shared.clock.now_ms();
         let remembered = self.shared.completed.answer(&identity.key, identity.fingerprint.as_ref(), now_ms);
-        let (key, fingerprint, previous) =
-            (identity.key.clone(), identity.fingerprint.clone(), identity.previous.clone());
+        let (key, fingerprint) = (identity.key.clone(), identity.fingerprint.clone());
+        let previous = identity.previous.clone().map(|previous| (previous, fingerprint.clone()));
         let owner = self.open_ticket(index, item, Some(identity), permit);
         if let Some(answer) = remembered {
             self.claim_answered(index, ClaimOutcome { answer: Ok(answer), undone: false });
@@ -177,9 +180,8 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
         let (shared, give_up_ms) = (self.shared, self.schedule.cut_off_ms);
         self.claim_retries.push(Box::pin(async move {
             let PendingClaim { index, request, previous } = pending;
-            let fingerprint = request.fingerprint.clone();
             let answer = try_again(shared, request, error, give_up_ms).await;
-            let previous = previous.map(|key| (0, key, fingerprint)).into_iter().collect();
+            let previous = previous.map(|previous| (0, previous)).into_iter().collect();
             let mut outcomes = [(index, ClaimOutcome { answer, undone: false })];
             check_previous(shared, &mut outcomes, previous).await;
             let [outcome] = outcomes;
@@ -239,40 +241,38 @@ async fn send_batch<P: Processor, S: Commit<P::Write>>(
     shared: &Shared<P, S>,
     batch: Vec<PendingClaim>,
 ) -> ClaimAnswers {
-    let (mut keep, requests): (Vec<_>, Vec<_>) = batch
-        .into_iter()
-        .map(|pending| ((pending.index, pending.previous, pending.request.fingerprint.clone()), pending.request))
-        .unzip();
+    let (mut keep, requests): (Vec<_>, Vec<_>) =
+        batch.into_iter().map(|pending| ((pending.index, pending.previous), pending.request)).unzip();
     let Tried { answered, again } = try_once(shared, requests).await;
     let mut previous = Vec::new();
     let mut outcomes = Vec::with_capacity(answered.len());
     for (position, answer) in answered {
-        let (index, key, fingerprint) = (keep[position].0, keep[position].1.take(), keep[position].2.take());
-        previous.extend(key.map(|key| (outcomes.len(), key, fingerprint)));
-        outcomes.push((index, ClaimOutcome { answer, undone: false }));
+        let (index, of_item) = &mut keep[position];
+        previous.extend(of_item.take().map(|of_item| (outcomes.len(), of_item)));
+        outcomes.push((*index, ClaimOutcome { answer, undone: false }));
     }
     check_previous(shared, &mut outcomes, previous).await;
     let again = again.into_iter().map(|(position, request, error)| {
-        let (index, previous, _) = &mut keep[position];
+        let (index, previous) = &mut keep[position];
         (PendingClaim { index: *index, request, previous: previous.take() }, error)
     });
     ClaimAnswers { again: again.collect(), outcomes }
 }
 
-/// Looks at the previous keys of the claims that were won: position in `outcomes`, key, fingerprint.
+/// Looks at the previous keys of the claims that were won, each with its position in `outcomes`.
 async fn check_previous<P: Processor, S: Commit<P::Write>>(
     shared: &Shared<P, S>,
     outcomes: &mut [(usize, ClaimOutcome)],
-    mut previous: Vec<(usize, Key, Option<Fingerprint>)>,
+    mut previous: Vec<(usize, PreviousKey)>,
 ) {
-    previous.retain(|(position, ..)| matches!(outcomes[*position].1.answer, Ok(ClaimAnswer::Claimed(_))));
+    previous.retain(|(position, _)| matches!(outcomes[*position].1.answer, Ok(ClaimAnswer::Claimed(_))));
     if previous.is_empty() {
         return;
     }
-    let keys: Vec<Key> = previous.iter().map(|(_, key, _)| key.clone()).collect();
+    let keys: Vec<Key> = previous.iter().map(|(_, (key, _))| key.clone()).collect();
     let records = shared.store.read(&keys).await;
     let policy = shared.config.on_lapsed_lease;
-    for ((position, _, fingerprint), record) in previous.into_iter().zip(records) {
+    for ((position, (_, fingerprint)), record) in previous.into_iter().zip(records) {
         let now_ms = shared.clock.now_ms();
         let judged = record.map(|record| judge_previous(record.as_ref(), fingerprint.as_ref(), policy, now_ms));
         if let Some(answer) = judged.transpose() {
