@@ -6,7 +6,7 @@ use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse};
 use futures_util::FutureExt;
 use lambda_runtime::{Diagnostic, LambdaEvent, run_concurrent, service_fn};
 use microbatch::{
-    Commit, Options, Pipeline, PipelineBuilder, Processor,
+    Commit, Options, Pipeline, PipelineBuilder, Processor, Queue,
     pipeline::{Host, RunError},
 };
 use serde_json::value::RawValue;
@@ -16,12 +16,16 @@ use crate::{
     dynamodb::DynamoDbStore,
     logging::{self, LogRecorder},
     sdk,
-    settings::{self, Settings},
+    settings::{self, Queues, Settings},
+    sqs::SqsQueue,
     watchdog,
 };
 
 /// Memory that buys one vCPU, by Lambda's documentation.
 const MB_PER_VCPU: u64 = 1_769;
+
+/// Longest time for one request to a queue: it is sent shortly before the response, and tried again.
+const QUEUE_TIMEOUT_MS: u64 = 1_000;
 
 /// The function could not start. What was wrong is in the log and was told to Lambda.
 pub struct InitFailed(());
@@ -94,27 +98,45 @@ where
                     on your machine run it by cargo local or cargo lambda watch";
         return Err(hint.into());
     }
-    let (builder, settings) = configure(make.await)?;
-    let client = sdk::store_client(&sdk::sdk_config().await, settings.store_timeout_ms);
+    let sdk = sdk::sdk_config().await;
+    let Configured { builder, settings, mut problems } = configure(make.await);
+    let queue = settings.as_ref().and_then(|settings| settings.queues.as_ref()).map(|queues| sqs_queue(&sdk, queues));
+    let (Some(builder), Some(settings), true) = (builder, settings, problems.is_empty()) else {
+        problems.extend(queue_problems(queue.as_ref()).await);
+        return Err(problems.join("; ").into());
+    };
+    let client = sdk::store_client(&sdk, settings.store_timeout_ms);
     let store = DynamoDbStore::new(client, settings.table).layout(settings.layout).calls(settings.store_calls);
-    // Without idempotency the table is only needed for the processor's own transactions.
-    if builder.is_idempotent() {
-        store.warm_up().await?;
+    let table_problem = async {
+        // Without idempotency the table is only needed for the processor's own transactions.
+        if builder.is_idempotent() { store.warm_up().await.err() } else { None }
+    };
+    let (table_problem, queue_problems) = tokio::join!(table_problem, queue_problems(queue.as_ref()));
+    problems.extend(table_problem.map(|error| error.to_string()));
+    problems.extend(queue_problems);
+    if !problems.is_empty() {
+        return Err(problems.join("; ").into());
     }
     let host = Host {
         store,
         clock: Arc::new(SystemClock),
         random: Arc::new(SystemRandom),
         recorder: Arc::new(LogRecorder { item_log: settings.item_log }),
+        queue: queue.map(|queue| Arc::new(queue) as Arc<dyn Queue>),
     };
     Ok(builder.build(host)?)
 }
 
+/// A function's settings, and what is wrong with them.
+struct Configured<P> {
+    builder: Option<PipelineBuilder<P>>,
+    settings: Option<Settings>,
+    problems: Vec<String>,
+}
+
 /// Applies the environment to the builder. What the user's code, the environment and the builder have against it comes
-/// out in one error.
-fn configure<P: Processor>(
-    made: Result<PipelineBuilder<P>, BoxError>,
-) -> Result<(PipelineBuilder<P>, Settings), BoxError> {
+/// out together.
+fn configure<P: Processor>(made: Result<PipelineBuilder<P>, BoxError>) -> Configured<P> {
     let mut settings = None;
     let mut problems = Vec::new();
     let builder = match made {
@@ -128,24 +150,39 @@ fn configure<P: Processor>(
             None
         }
     };
-    match (builder, settings) {
-        (Some(builder), Some(Ok(settings))) => {
-            builder.validate()?;
-            return Ok((builder, settings));
-        }
-        // Wrong options are among the settings' problems already.
-        (Some(builder), Some(Err(error))) => {
+    let mut known: Vec<String> = Vec::new();
+    let settings = settings.and_then(|settings| match settings {
+        Ok(settings) => Some(settings),
+        Err(error) => {
             problems.push(error.to_string());
-            let known = error.problems.iter().map(|problem| problem.what.clone()).collect::<Vec<_>>();
-            if let Err(error) = builder.validate() {
-                let others = error.problems.into_iter().filter(|problem| !known.contains(&problem.what));
-                problems.extend(others.map(|problem| format!("{}: {}", problem.setting, problem.what)));
-            }
+            // Wrong options are among the settings' problems already.
+            known = error.problems.into_iter().map(|problem| problem.what).collect();
+            error.settings.map(|settings| *settings)
         }
-        (None, Some(Err(error))) => problems.push(error.to_string()),
-        _ => {}
+    });
+    if let Some(Err(error)) = builder.as_ref().map(PipelineBuilder::validate) {
+        let others = error.problems.into_iter().filter(|problem| !known.contains(&problem.what));
+        problems.extend(others.map(|problem| format!("{}: {}", problem.setting, problem.what)));
     }
-    Err(problems.join("; ").into())
+    Configured { builder, settings, problems }
+}
+
+fn sqs_queue(sdk: &aws_config::SdkConfig, queues: &Queues) -> SqsQueue {
+    let queue = SqsQueue::new(sdk::sqs_client(sdk, QUEUE_TIMEOUT_MS), &queues.source_url).delays(queues.backoff);
+    match &queues.park_url {
+        Some(park_url) => queue.park_in(park_url),
+        None => queue,
+    }
+}
+
+/// What is definitely wrong with the queues.
+async fn queue_problems(queue: Option<&SqsQueue>) -> Vec<String> {
+    let checked = match queue {
+        Some(queue) => queue.check().await,
+        None => Ok(()),
+    };
+    let problems = checked.err().unwrap_or_default();
+    problems.into_iter().map(|problem| format!("{}: {}", problem.setting, problem.what)).collect()
 }
 
 /// As many shards as the function's memory buys vCPUs.

@@ -1,4 +1,4 @@
-//! microbatch on AWS: the DynamoDB store, the Lambda host and its settings.
+//! microbatch on AWS: the DynamoDB store, the SQS queue and producer, the Lambda host and its settings.
 
 pub mod clock;
 pub mod dynamodb;
@@ -6,6 +6,7 @@ pub mod lambda;
 pub mod logging;
 pub mod sdk;
 pub mod settings;
+pub mod sqs;
 mod watchdog;
 
 pub use self::dynamodb::DynamoDbStore;

@@ -64,6 +64,7 @@ impl Recorder for LogRecorder {
         for item in &report.items {
             let wanted = match self.item_log {
                 ItemLog::All => true,
+                // A parked one is a failure, and acknowledged.
                 ItemLog::Failures => !item.outcome.is_acknowledged(),
                 ItemLog::None => false,
             };
@@ -80,12 +81,13 @@ impl Recorder for LogRecorder {
                 "store error"
             );
         }
-        if report.counts.unordered_fifo > 0 {
+        for error in report.queue_errors {
             tracing::warn!(
-                target: "microbatch::batch",
+                target: "microbatch::queue",
                 batch_id = report.batch_id,
-                records = report.counts.unordered_fifo,
-                "messages of a FIFO queue: this version does not keep their order"
+                code = error.code(),
+                %error,
+                "queue error"
             );
         }
         log_batch(report);
@@ -101,7 +103,9 @@ macro_rules! item_event {
             index = $item.index,
             message_id = $item.message_id,
             outcome = $item.outcome.as_str(),
-            acknowledged = $item.outcome.is_acknowledged(),
+            acknowledged = $item.is_acknowledged(),
+            parked = $item.parked.then_some(true),
+            kind = $item.kind.map(microbatch::FailureKind::as_str),
             code = $item.code,
             error_type = $item.error_type,
             attempt = $item.attempt,
@@ -110,6 +114,7 @@ macro_rules! item_event {
             age_ms = $item.age_ms,
             retry_after_ms = $item.retry_after_ms,
             busy_until_ms = $item.busy_until_ms,
+            delayed_until_ms = $item.delayed_until_ms,
             "item"
         )
     };
@@ -132,6 +137,7 @@ fn log_batch(report: &BatchReport<'_>) {
         records = report.items.len(),
         acknowledged,
         reported = report.items.len() - acknowledged,
+        parked = report.parked(),
         elapsed_ms = report.elapsed_ms,
         effect_after_lost_lease = counts.effect_after_lost_lease,
         lost_leases = counts.lost_leases,
@@ -140,6 +146,11 @@ fn log_batch(report: &BatchReport<'_>) {
         fingerprints_not_compared = counts.fingerprints_not_compared,
         results_not_kept = counts.results_not_kept,
         panics_in_drop = counts.panics_in_drop,
+        parks_failed = counts.parks_failed,
+        delays_failed = counts.delays_failed,
+        hook_panics = counts.hook_panics,
+        concurrency_limit = report.control.limit,
+        breaker = report.control.breaker.as_str(),
         "batch"
     );
 }

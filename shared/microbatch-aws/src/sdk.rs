@@ -62,6 +62,22 @@ pub fn store_client(config: &SdkConfig, timeout_ms: u64) -> aws_sdk_dynamodb::Cl
     aws_sdk_dynamodb::Client::from_conf(config)
 }
 
+/// The client of [`SqsQueue`](crate::sqs::SqsQueue) and [`SqsProducer`](crate::sqs::SqsProducer): no retries, since both
+/// have their tries bounded and counted elsewhere (P14), and a request that ends after `timeout_ms`.
+pub fn sqs_client(config: &SdkConfig, timeout_ms: u64) -> aws_sdk_sqs::Client {
+    let timeout = Duration::from_millis(timeout_ms);
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(CONNECT_TIMEOUT.min(timeout))
+        .operation_attempt_timeout(timeout)
+        .operation_timeout(timeout)
+        .build();
+    let config = aws_sdk_sqs::config::Builder::from(config)
+        .retry_config(RetryConfig::disabled())
+        .timeout_config(timeouts)
+        .build();
+    aws_sdk_sqs::Client::from_conf(config)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,9 +2,12 @@
 
 use std::fmt;
 
-use microbatch::{Options, config::Problem, transition::OnLapsedLease};
+use microbatch::{FifoFailure, Options, TotalFailure, config::Problem, envelope::Envelope, transition::OnLapsedLease};
 
-use crate::dynamodb::{Layout, StoreCalls};
+use crate::{
+    dynamodb::{Layout, StoreCalls},
+    sqs::queue_name,
+};
 
 /// A variable and what it means. The README's table is made of these.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +28,12 @@ const STORE_CALLS: &str = "MICROBATCH_STORE_CALLS";
 const ATTRIBUTES: &str = "MICROBATCH_ATTRIBUTES";
 const SORT_KEY: &str = "MICROBATCH_SORT_KEY";
 const PARTITION: &str = "MICROBATCH_PARTITION";
+const ENVELOPE: &str = "MICROBATCH_ENVELOPE";
+const FIFO_FAILURE: &str = "MICROBATCH_FIFO_FAILURE";
+const TOTAL_FAILURE: &str = "MICROBATCH_TOTAL_FAILURE";
+const QUEUE_URL: &str = "MICROBATCH_QUEUE_URL";
+const PARK_QUEUE_URL: &str = "MICROBATCH_PARK_QUEUE_URL";
+const BACKOFF: &str = "MICROBATCH_BACKOFF";
 
 /// Whole numbers: the variable, and the field of [`Options`] that it sets.
 type Number = (Variable, fn(&mut Options) -> &mut u64);
@@ -36,6 +45,57 @@ const NUMBERS: &[Number] = &[
             meaning: "Most items at once in the process. 1 to 10,000; default 64.",
         },
         |options| &mut options.concurrency,
+    ),
+    (
+        Variable {
+            name: "MICROBATCH_CONCURRENCY_MIN",
+            meaning: "The least that the limit above is lowered to while the dependency fails or is slow. 1 to MICROBATCH_CONCURRENCY; \
+                      default: the limit is fixed.",
+        },
+        |options| options.concurrency_min.get_or_insert(1),
+    ),
+    (
+        Variable {
+            name: "MICROBATCH_STARTS_PER_S",
+            meaning: "Most items that start in a second, in the process. 0 to 1,000,000; default 0, no limit.",
+        },
+        |options| &mut options.starts_per_s,
+    ),
+    (
+        Variable {
+            name: "MICROBATCH_BREAKER_FAILURE_PERCENT",
+            meaning: "Share of transient failures and time-outs at which nothing starts any more. 0 to 100; default 0, never.",
+        },
+        |options| &mut options.breaker_failure_percent,
+    ),
+    (
+        Variable {
+            name: "MICROBATCH_BREAKER_WINDOW",
+            meaning: "How many of the last results that share is taken of. 5 to 1,000; default 20.",
+        },
+        |options| &mut options.breaker_window,
+    ),
+    (
+        Variable {
+            name: "MICROBATCH_BREAKER_OPEN_MS",
+            meaning: "How long nothing starts then, before one item is let through. 100 to 900,000; default 30,000.",
+        },
+        |options| &mut options.breaker_open_ms,
+    ),
+    (
+        Variable {
+            name: "MICROBATCH_OUTAGE_BUDGET_S",
+            meaning: "With MICROBATCH_BACKOFF, how long a dependency may be down without a healthy message reaching the dead-letter \
+                      queue. 1 to 345,600; default 3,600.",
+        },
+        |options| &mut options.outage_budget_s,
+    ),
+    (
+        Variable {
+            name: "MICROBATCH_MAX_RECEIVE_COUNT",
+            meaning: "The maxReceiveCount of the queue's redrive policy. 2 to 1,000; default 10.",
+        },
+        |options| &mut options.max_receive_count,
     ),
     (
         Variable {
@@ -144,6 +204,33 @@ const OTHERS: &[Variable] = &[
         meaning: "What becomes of work whose holder vanished: retry or park. Default retry.",
     },
     Variable {
+        name: ENVELOPE,
+        meaning: "What the body wraps its payload in: none, sns (without raw delivery) or eventbridge. Default none.",
+    },
+    Variable {
+        name: QUEUE_URL,
+        meaning: "The source queue's URL. Required with MICROBATCH_BACKOFF or MICROBATCH_PARK_QUEUE_URL.",
+    },
+    Variable {
+        name: PARK_QUEUE_URL,
+        meaning: "The queue that rejected messages are sent to at once, with the reason. Default: they are left to the redrive policy.",
+    },
+    Variable {
+        name: BACKOFF,
+        meaning: "on or off. On, failed messages are delayed: longer with each delivery, busy ones at least until their holder's lease ends. \
+                  Default off.",
+    },
+    Variable {
+        name: FIFO_FAILURE,
+        meaning: "What a rejected message does to its group on a FIFO queue: block, or park_and_continue, which gives the order up. \
+                  Default block.",
+    },
+    Variable {
+        name: TOTAL_FAILURE,
+        meaning: "What an invocation answers of which nothing is done: error, which slows the mapping down, report, or auto: error on \
+                  standard queues. Default auto.",
+    },
+    Variable {
         name: STORE_TIMEOUT_MS,
         meaning: "Longest time for one request to the idempotency table. 10 to 60,000; default 1,000.",
     },
@@ -199,6 +286,19 @@ pub struct Settings {
     pub store_calls: StoreCalls,
     /// Where in the table a record stands.
     pub layout: Layout,
+    /// The queues, where messages are parked or delayed.
+    pub queues: Option<Queues>,
+}
+
+/// The queues that are asked for something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queues {
+    /// The source queue's URL.
+    pub source_url: String,
+    /// Where rejected messages are sent.
+    pub park_url: Option<String>,
+    /// Whether failed messages are delayed.
+    pub backoff: bool,
 }
 
 /// Everything that is wrong with the environment, at once.
@@ -206,6 +306,8 @@ pub struct Settings {
 pub struct SettingsError {
     /// The problems, at least one.
     pub problems: Vec<Problem>,
+    /// What could be read all the same, to look for more problems with it.
+    pub settings: Option<Box<Settings>>,
 }
 
 impl fmt::Display for SettingsError {
@@ -260,6 +362,18 @@ pub fn from_variables(
     if let Some(on) = reader.choice(IDEMPOTENCY, &[("on", true), ("off", false)]) {
         options.idempotency = on;
     }
+    let envelopes = [("none", Envelope::None), ("sns", Envelope::Sns), ("eventbridge", Envelope::EventBridge)];
+    if let Some(envelope) = reader.choice(ENVELOPE, &envelopes) {
+        options.envelope = envelope;
+    }
+    let policies = [("block", FifoFailure::Block), ("park_and_continue", FifoFailure::ParkAndContinue)];
+    if let Some(policy) = reader.choice(FIFO_FAILURE, &policies) {
+        options.fifo_failure = policy;
+    }
+    let policies = [("auto", TotalFailure::Auto), ("error", TotalFailure::Error), ("report", TotalFailure::Report)];
+    if let Some(policy) = reader.choice(TOTAL_FAILURE, &policies) {
+        options.total_failure = policy;
+    }
     let calls = [("batched", StoreCalls::Batched), ("single", StoreCalls::Single)];
     let log = [("failures", ItemLog::Failures), ("all", ItemLog::All), ("none", ItemLog::None)];
     let settings = Settings {
@@ -268,10 +382,14 @@ pub fn from_variables(
         item_log: reader.choice(ITEM_LOG, &log).unwrap_or(ItemLog::Failures),
         store_calls: reader.choice(STORE_CALLS, &calls).unwrap_or_default(),
         layout: reader.layout(),
+        queues: reader.queues(options.fifo_failure),
     };
     reader.refuse_wrong_options(options);
     reader.refuse_unknown();
-    if reader.problems.is_empty() { Ok(settings) } else { Err(SettingsError { problems: reader.problems }) }
+    if reader.problems.is_empty() {
+        return Ok(settings);
+    }
+    Err(SettingsError { problems: reader.problems, settings: Some(Box::new(settings)) })
 }
 
 struct Reader {
@@ -340,6 +458,39 @@ impl Reader {
                 })
             }
         }
+    }
+
+    fn queues(&mut self, fifo_failure: FifoFailure) -> Option<Queues> {
+        let backoff = self.choice(BACKOFF, &[("on", true), ("off", false)]).unwrap_or(false);
+        let park_url = self.queue_url(PARK_QUEUE_URL);
+        if fifo_failure == FifoFailure::ParkAndContinue && park_url.is_none() {
+            self.problem(
+                PARK_QUEUE_URL,
+                format!("not set; {FIFO_FAILURE} is park_and_continue, which needs a queue to park in"),
+            );
+        }
+        let source_url = self.queue_url(QUEUE_URL);
+        if !backoff && park_url.is_none() {
+            return None;
+        }
+        let Some(source_url) = source_url else {
+            if self.text(QUEUE_URL).is_none() {
+                let reason = if backoff { BACKOFF } else { PARK_QUEUE_URL };
+                self.problem(QUEUE_URL, format!("not set; {reason} needs the source queue's URL"));
+            }
+            return None;
+        };
+        Some(Queues { source_url, park_url, backoff })
+    }
+
+    fn queue_url(&mut self, name: &'static str) -> Option<String> {
+        let url = self.text(name)?;
+        let is_url = url.starts_with("https://") || url.starts_with("http://");
+        if !is_url || queue_name(&url).is_empty() {
+            self.problem(name, "expected a queue's URL, https://..., not its name or ARN".to_owned());
+            return None;
+        }
+        Some(url)
     }
 
     /// Ranges are [`Options`]' own; here their problems get the variables' names.
@@ -430,9 +581,70 @@ mod tests {
     }
 
     #[test]
+    fn the_queues_are_read_where_they_are_used() {
+        let table = ("MICROBATCH_TABLE", "t");
+        let source = ("MICROBATCH_QUEUE_URL", "https://sqs.eu-west-1.amazonaws.com/123456789012/orders");
+        let park = ("MICROBATCH_PARK_QUEUE_URL", "https://sqs.eu-west-1.amazonaws.com/123456789012/orders-dlq");
+        let queues = |variables: &[_]| read(variables).1.expect("valid").queues;
+        assert_eq!(queues(&[table]), None);
+        assert_eq!(queues(&[table, source]), None, "nothing is asked of it");
+        let both = queues(&[table, source, park, ("MICROBATCH_BACKOFF", "on")]).expect("used");
+        assert_eq!((both.source_url.as_str(), both.park_url.as_deref(), both.backoff), (source.1, Some(park.1), true));
+        assert!(!queues(&[table, source, park]).expect("used").backoff);
+    }
+
+    #[test]
+    fn wrong_queues_and_policies_are_all_said_at_once() {
+        let (_, settings) = read(&[
+            ("MICROBATCH_TABLE", "t"),
+            ("MICROBATCH_CONCURRENCY", "0"),
+            ("MICROBATCH_CONCURRENCY_MIN", "9"),
+            ("MICROBATCH_BACKOFF", "on"),
+            ("MICROBATCH_FIFO_FAILURE", "park_and_continue"),
+            ("MICROBATCH_TOTAL_FAILURE", "never"),
+            ("MICROBATCH_MAX_RECEIVE_COUNT", "1"),
+            ("MICROBATCH_DLQ", "x"),
+        ]);
+        let message = settings.expect_err("wrong").to_string();
+        for part in [
+            "MICROBATCH_PARK_QUEUE_URL: not set; MICROBATCH_FIFO_FAILURE is park_and_continue",
+            "MICROBATCH_QUEUE_URL: not set; MICROBATCH_BACKOFF needs",
+            "MICROBATCH_CONCURRENCY: expected 1 to 10000, found 0",
+            "MICROBATCH_CONCURRENCY_MIN: expected at most concurrency, 0; found 9",
+            "MICROBATCH_TOTAL_FAILURE: expected one of auto, error, report",
+            "MICROBATCH_MAX_RECEIVE_COUNT: expected 2 to 1000, found 1",
+            "unknown variable: MICROBATCH_DLQ",
+        ] {
+            assert!(message.contains(part), "{part}\n{message}");
+        }
+        let arn = ("MICROBATCH_PARK_QUEUE_URL", "arn:aws:sqs:eu-west-1:123456789012:dlq");
+        let (_, settings) = read(&[("MICROBATCH_TABLE", "t"), arn]);
+        assert!(settings.expect_err("no URL").to_string().contains("not its name or ARN"));
+    }
+
+    #[test]
+    fn backoffs_that_cannot_span_the_outage_budget_are_refused() {
+        let budget = ("MICROBATCH_OUTAGE_BUDGET_S", "345600");
+        let (_, settings) = read(&[("MICROBATCH_TABLE", "t"), budget, ("MICROBATCH_MAX_RECEIVE_COUNT", "3")]);
+        let message = settings.expect_err("3 deliveries do not span 4 days").to_string();
+        assert!(message.contains("MICROBATCH_OUTAGE_BUDGET_S: "), "{message}");
+    }
+
+    #[test]
     fn every_option_has_its_variable() {
         // A problem of any option must be told by the variable's name.
-        let wrong = Options { namespace: "#".into(), ..Options::default() };
+        let wrong = Options {
+            namespace: "#".into(),
+            concurrency: 0,
+            concurrency_min: Some(0),
+            starts_per_s: u64::MAX,
+            breaker_failure_percent: 101,
+            breaker_window: 0,
+            breaker_open_ms: 0,
+            outage_budget_s: 0,
+            max_receive_count: 0,
+            ..Options::default()
+        };
         for problem in wrong.validate().expect_err("wrong").problems {
             let variable = format!("MICROBATCH_{}", problem.setting.to_ascii_uppercase());
             assert!(variables().any(|known| known.name == variable), "{variable}");

@@ -2,7 +2,10 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use microbatch::{BatchReport, Outcome, Recorder, StoreError, telemetry::Counts};
+use microbatch::{
+    BatchReport, FailureKind, Outcome, Recorder, StoreError, control::ControlReport, queue::QueueError,
+    telemetry::Counts,
+};
 
 /// What became of one message, kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +14,10 @@ pub struct KeptItem {
     pub message_id: String,
     /// What became of it.
     pub outcome: Outcome,
+    /// What kind of failure it is.
+    pub kind: Option<FailureKind>,
+    /// It was sent to the dead-letter queue.
+    pub parked: bool,
     /// Why.
     pub code: Option<&'static str>,
     /// The fencing token of its claim.
@@ -19,17 +26,25 @@ pub struct KeptItem {
     pub tries: Option<u64>,
     /// From the claim that was sent to the outcome.
     pub elapsed_ms: Option<u64>,
+    /// When the queue was asked to deliver it again, in epoch milliseconds.
+    pub delayed_until_ms: Option<u64>,
 }
 
 /// What became of a batch, kept.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct KeptReport {
+    /// The host's id of the invocation.
+    pub batch_id: String,
     /// Each message, in the order they came.
     pub items: Vec<KeptItem>,
     /// What concerned the store.
     pub counts: Counts,
     /// The store's errors, each kind and text once.
     pub store_errors: Vec<StoreError>,
+    /// The queue's errors, each kind and text once.
+    pub queue_errors: Vec<QueueError>,
+    /// What bounded the starts, as it was in the end.
+    pub control: Option<ControlReport>,
     /// From receipt to response.
     pub elapsed_ms: u64,
 }
@@ -51,6 +66,12 @@ impl KeepingRecorder {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The newest report of this invocation.
+    pub fn of_batch(&self, batch_id: &str) -> Option<KeptReport> {
+        let reports = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        reports.iter().rev().find(|report| report.batch_id == batch_id).cloned()
+    }
+
     /// The newest report; an empty one when there is none.
     pub fn last(&self) -> KeptReport {
         self.reports().pop().unwrap_or_default()
@@ -62,15 +83,21 @@ impl Recorder for KeepingRecorder {
         let items = report.items.iter().map(|item| KeptItem {
             message_id: item.message_id.to_owned(),
             outcome: item.outcome,
+            kind: item.kind,
+            parked: item.parked,
             code: item.code,
             attempt: item.attempt,
             tries: item.tries,
             elapsed_ms: item.elapsed_ms,
+            delayed_until_ms: item.delayed_until_ms,
         });
         let kept = KeptReport {
+            batch_id: report.batch_id.to_owned(),
             items: items.collect(),
             counts: report.counts,
             store_errors: report.store_errors.to_vec(),
+            queue_errors: report.queue_errors.to_vec(),
+            control: Some(report.control),
             elapsed_ms: report.elapsed_ms,
         };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(kept);

@@ -1,14 +1,25 @@
 //! Settings: plain numbers as a person gives them ([`Options`]), checked once into a [`Config`] that the rest relies on.
 
-use std::{fmt, num::NonZeroUsize};
+use std::{
+    fmt,
+    num::{NonZeroU64, NonZeroUsize},
+};
 
-use crate::transition::OnLapsedLease;
+use crate::{
+    control::{Backoff, BreakerSettings, FailurePercent, GovernorSettings},
+    envelope::Envelope,
+    policy::{FifoFailure, TotalFailure},
+    transition::OnLapsedLease,
+};
 
 /// The largest body that SQS delivers: a message is at most 1 MiB.
 pub const SQS_BODY_BYTES_MAX: u64 = 1_048_576;
 
 /// Longest wait that a setting may ask for, in milliseconds: Lambda ends an invocation after 15 minutes.
 const DURATION_MAX_MS: u64 = 900_000;
+
+/// The settings that the delays between deliveries follow from.
+const BACKOFF_SETTINGS: [&str; 2] = ["outage_budget_s", "max_receive_count"];
 
 /// Settings as given. [`Options::default`] holds the defaults; [`Options::validate`] makes them a [`Config`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +28,28 @@ pub struct Options {
     pub namespace: String,
     /// Most items that are processed at once, over all invocations of the process. 1 to 10,000; default 64.
     pub concurrency: u64,
+    /// The least that the limit on items at once is lowered to when the dependency fails or slows down; it rises again up
+    /// to `concurrency`. 1 to `concurrency`; by default the limit is fixed.
+    pub concurrency_min: Option<u64>,
+    /// Most items that start in a second, over all invocations of the process. 0 to 1,000,000; default 0, no limit.
+    pub starts_per_s: u64,
+    /// The share of failed items, in percent of the last `breaker_window`, at which nothing starts any more: the dependency
+    /// is down. Transient errors and time-outs count. 0 to 100; default 0, never.
+    pub breaker_failure_percent: u64,
+    /// How many results the breaker looks at. 5 to 1,000; default 20.
+    pub breaker_window: u64,
+    /// How long nothing starts, before one item is let through to see. 100 to 900,000 ms; default 30,000.
+    pub breaker_open_ms: u64,
+    /// How long a dependency may be down without a healthy message reaching the dead-letter queue: the delays between
+    /// deliveries are chosen so that their sum spans it. Only where the host delays messages. 1 to 345,600 s (4 days, a
+    /// queue's retention); default 3,600. A breaker's open time and an item's time-out are added to it.
+    pub outage_budget_s: u64,
+    /// The `maxReceiveCount` of the queue's redrive policy: deliveries after which it moves a message. 2 to 1,000; default 10.
+    pub max_receive_count: u64,
+    /// What a rejected message does to the rest of its group, on a FIFO queue. Default: it blocks it.
+    pub fifo_failure: FifoFailure,
+    /// What an invocation answers of which nothing is done. Default: on a standard queue it errs.
+    pub total_failure: TotalFailure,
     /// Tasks that items are spread over, for several vCPUs. 1 polls them within the invocation itself. 1 to 64; by
     /// default the host says, and 1 where it does not.
     pub shards: Option<u64>,
@@ -40,6 +73,8 @@ pub struct Options {
     /// How long a record is kept. At least the source queue's retention twice and the dead-letter queue's once, since
     /// parking and redrive restart the clock. 60 to 31,536,000 s; default 1,900,800 (22 days: 4 + 14 + 4).
     pub retention_s: u64,
+    /// What a message's body wraps its payload in. Default: nothing.
+    pub envelope: Envelope,
     /// Largest body that is decoded, in bytes. 1 to 1,048,576, the queue's own limit and the default.
     pub body_bytes_max: u64,
     /// Largest result that is stored, in bytes of JSON. A write unit pays for 1 KB. 0 to 262,144; default 1,024.
@@ -61,6 +96,15 @@ impl Default for Options {
         Self {
             namespace: String::new(),
             concurrency: 64,
+            concurrency_min: None,
+            starts_per_s: 0,
+            breaker_failure_percent: 0,
+            breaker_window: 20,
+            breaker_open_ms: 30_000,
+            outage_budget_s: 3_600,
+            max_receive_count: 10,
+            fifo_failure: FifoFailure::Block,
+            total_failure: TotalFailure::Auto,
             shards: None,
             item_timeout_ms: 10_000,
             deadline_margin_ms: 500,
@@ -70,6 +114,7 @@ impl Default for Options {
             kill_grace_ms: 1_000,
             timeout_ms: 30_000,
             retention_s: 22 * 86_400,
+            envelope: Envelope::None,
             body_bytes_max: SQS_BODY_BYTES_MAX,
             result_bytes_max: 1_024,
             on_lapsed_lease: OnLapsedLease::Retry,
@@ -84,7 +129,11 @@ impl Default for Options {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     pub(crate) namespace: String,
-    pub(crate) concurrency: NonZeroUsize,
+    pub(crate) governor: GovernorSettings,
+    pub(crate) backoff: Backoff,
+    pub(crate) fifo_failure: FifoFailure,
+    pub(crate) total_failure: TotalFailure,
+    pub(crate) envelope: Envelope,
     pub(crate) shards: NonZeroUsize,
     pub(crate) item_timeout_ms: u64,
     pub(crate) deadline_margin_ms: u64,
@@ -143,6 +192,13 @@ impl Options {
             }
         };
         range("concurrency", self.concurrency, 1, 10_000);
+        range("concurrency_min", self.concurrency_min.unwrap_or(1), 1, 10_000);
+        range("starts_per_s", self.starts_per_s, 0, 1_000_000);
+        range("breaker_failure_percent", self.breaker_failure_percent, 0, 100);
+        range("breaker_window", self.breaker_window, 5, 1_000);
+        range("breaker_open_ms", self.breaker_open_ms, 100, DURATION_MAX_MS);
+        range("outage_budget_s", self.outage_budget_s, 1, 345_600);
+        range("max_receive_count", self.max_receive_count, 2, 1_000);
         range("shards", self.shards.unwrap_or(1), 1, 64);
         range("item_timeout_ms", self.item_timeout_ms, 1, DURATION_MAX_MS);
         range("deadline_margin_ms", self.deadline_margin_ms, 0, DURATION_MAX_MS);
@@ -156,11 +212,36 @@ impl Options {
         range("result_bytes_max", self.result_bytes_max, 0, 262_144);
         range("completed_cache_entries", self.completed_cache_entries, 0, 1_000_000);
         range("completed_cache_ms", self.completed_cache_ms, 1, 60_000);
+        problems.extend(self.concurrency_problem());
         problems.extend(self.namespace_problem());
-        if !problems.is_empty() {
-            return Err(ConfigError { problems });
+        let max_receive_count = u32::try_from(self.max_receive_count).unwrap_or(u32::MAX);
+        match Backoff::spanning(self.outage_with_breaker_s(), max_receive_count) {
+            Ok(backoff) if problems.is_empty() => return Ok(self.checked(backoff)),
+            // A value out of its range is said so above, and no more of it.
+            Err(error) if !problems.iter().any(|problem| BACKOFF_SETTINGS.contains(&problem.setting)) => {
+                problems.push(Problem { setting: "outage_budget_s", what: error.to_string() });
+            }
+            _ => {}
         }
-        Ok(self.checked())
+        Err(ConfigError { problems })
+    }
+
+    /// How long nothing may succeed in an outage of the budget's length: a breaker stays open beyond it, after a probe that
+    /// began just before its end.
+    fn outage_with_breaker_s(&self) -> u64 {
+        let breaker_ms = match self.breaker_failure_percent {
+            0 => 0,
+            _ => self.breaker_open_ms.saturating_add(self.item_timeout_ms),
+        };
+        self.outage_budget_s.saturating_add(breaker_ms.div_ceil(1_000))
+    }
+
+    fn concurrency_problem(&self) -> Option<Problem> {
+        let (min, max) = (self.concurrency_min?, self.concurrency);
+        (min > max).then(|| Problem {
+            setting: "concurrency_min",
+            what: format!("expected at most concurrency, {max}; found {min}"),
+        })
     }
 
     fn namespace_problem(&self) -> Option<Problem> {
@@ -174,11 +255,24 @@ impl Options {
         Some(Problem { setting: "namespace", what: what.to_owned() })
     }
 
-    fn checked(&self) -> Config {
+    fn checked(&self, backoff: Backoff) -> Config {
         let count = |value: u64| usize::try_from(value).ok().and_then(NonZeroUsize::new).unwrap_or(NonZeroUsize::MIN);
         Config {
             namespace: self.namespace.clone(),
-            concurrency: count(self.concurrency),
+            governor: GovernorSettings {
+                concurrency_min: self.concurrency_min.map(count),
+                concurrency: count(self.concurrency),
+                breaker: FailurePercent::new(self.breaker_failure_percent).map(|failure_percent| BreakerSettings {
+                    failure_percent,
+                    window: count(self.breaker_window),
+                    open_ms: self.breaker_open_ms,
+                }),
+                starts_per_s: NonZeroU64::new(self.starts_per_s),
+            },
+            backoff,
+            fifo_failure: self.fifo_failure,
+            total_failure: self.total_failure,
+            envelope: self.envelope,
             shards: count(self.shards.unwrap_or(1)),
             item_timeout_ms: self.item_timeout_ms,
             deadline_margin_ms: self.deadline_margin_ms,

@@ -1,10 +1,12 @@
-//! From a message's body to the user's type: one record at a time, bounded before it is parsed.
+//! From a message's body to the user's type: one record at a time, bounded before it is parsed, unwrapped before it is
+//! decoded.
 
 use std::{borrow::Cow, fmt};
 
 use serde::de::DeserializeOwned;
 
 use crate::{
+    envelope::{Envelope, EnvelopeError},
     key::{Key, KeyError, KeyMaker},
     message::{Message, decode_str},
     panics::{Panicked, contain},
@@ -24,9 +26,11 @@ pub enum DecodeError {
         /// The limit.
         bytes_max: usize,
     },
-    /// The body does not decode into the processor's type. Nothing of its text is kept.
+    /// The body is not the envelope that was set.
+    BadEnvelope(EnvelopeError),
+    /// The payload does not decode into the processor's type. Nothing of its text is kept.
     Undecodable {
-        /// Where it failed, from 1; 0 when the type refused the value as a whole.
+        /// Where in the payload it failed, from 1; 0 when the type refused the value as a whole.
         line: usize,
         /// Where it failed, from 1.
         column: usize,
@@ -43,6 +47,7 @@ impl DecodeError {
         match self {
             DecodeError::NoBody => "no_body",
             DecodeError::TooLarge { .. } => "body_too_large",
+            DecodeError::BadEnvelope(_) => "bad_envelope",
             DecodeError::Undecodable { .. } => "undecodable",
             DecodeError::Panicked => "decode_panicked",
             DecodeError::Key(error) => error.code(),
@@ -57,6 +62,7 @@ impl fmt::Display for DecodeError {
             DecodeError::TooLarge { bytes, bytes_max } => {
                 write!(f, "expected a body of at most {bytes_max} bytes, found {bytes}")
             }
+            DecodeError::BadEnvelope(error) => error.fmt(f),
             DecodeError::Undecodable { line, column } => {
                 write!(f, "expected JSON of the item's type; it fails at line {line}, column {column}")
             }
@@ -103,18 +109,18 @@ pub enum MissingKey {
 pub struct Keying {
     /// Makes the keys.
     pub current: KeyMaker,
-    /// Makes the keys of an earlier version.
+    /// Makes the keys of an earlier version, of payloads alone.
     pub previous: Option<KeyMaker>,
     /// What becomes of an item without one.
     pub missing: MissingKey,
 }
 
 impl Keying {
-    fn identify(&self, body: &str) -> Result<Option<Identity>, KeyError> {
-        match self.current.make(body) {
+    fn identify(&self, message: &Message<'_>, payload: &str) -> Result<Option<Identity>, KeyError> {
+        match self.current.make_from(message, payload) {
             Ok((key, fingerprint)) => {
                 // Where the earlier version found no key it ran nothing.
-                let previous = self.previous.as_ref().and_then(|previous| previous.make(body).ok());
+                let previous = self.previous.as_ref().and_then(|previous| previous.make(payload).ok());
                 // An item whose key has not changed has only one.
                 let previous = previous.map(|(previous, _)| previous).filter(|previous| *previous != key);
                 Ok(Some(Identity { key, fingerprint, previous }))
@@ -125,22 +131,26 @@ impl Keying {
     }
 }
 
-/// Decodes a message: body, item, and identity where `keying` asks for one.
+/// Decodes a message: body, payload, item, and identity where `keying` asks for one.
+///
+/// `body_bytes_max` bounds the body, envelope included.
 ///
 /// # Errors
 /// [`DecodeError`]. No bytes make it panic, nor does a panic of the type's own code pass (P6, P7).
 pub fn decode<T: DeserializeOwned>(
     message: &Message<'_>,
+    envelope: Envelope,
     keying: Option<&Keying>,
     body_bytes_max: usize,
 ) -> Result<Decoded<T>, DecodeError> {
     let body = body_text(message, body_bytes_max)?;
-    let item = contain(|| serde_json::from_str(&body))
+    let payload = envelope.payload(&body).map_err(DecodeError::BadEnvelope)?;
+    let item = contain(|| serde_json::from_str(&payload))
         .map_err(|Panicked| DecodeError::Panicked)?
         .map_err(|error| DecodeError::Undecodable { line: error.line(), column: error.column() })?;
     // Contained as well: an evaluator of expressions is a large piece of foreign code.
-    let of_body = || keying.map(|keying| keying.identify(&body)).transpose();
-    let identity = contain(of_body).unwrap_or(Err(KeyError::Selection)).map_err(DecodeError::Key)?.flatten();
+    let of_payload = || keying.map(|keying| keying.identify(message, &payload)).transpose();
+    let identity = contain(of_payload).unwrap_or(Err(KeyError::Selection)).map_err(DecodeError::Key)?.flatten();
     Ok(Decoded { item, identity })
 }
 

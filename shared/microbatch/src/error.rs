@@ -1,14 +1,37 @@
 //! The error a processor answers with, and how any error becomes one.
 
-use std::{any::type_name, error::Error as StdError, fmt, time::Duration};
+use std::{any::type_name, error::Error as StdError, fmt, sync::Arc, time::Duration};
 
-/// Whether trying the item again can help.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What kind of failure befell a message. A processor's own are the first two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum FailureKind {
     /// The item is tried again by redelivery.
     Transient,
     /// Trying again cannot help: the item is rejected.
     Permanent,
+    /// The body is no item, or has no key.
+    Undecodable,
+    /// Its key was used for other content.
+    Conflict,
+    /// Another claim holds its key.
+    Busy,
+    /// It was not tried, or cut short before it had started.
+    Abandoned,
+}
+
+impl FailureKind {
+    /// The kind's name, for logs, metrics and dead-letter queues.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FailureKind::Transient => "transient",
+            FailureKind::Permanent => "permanent",
+            FailureKind::Undecodable => "undecodable",
+            FailureKind::Conflict => "conflict",
+            FailureKind::Busy => "busy",
+            FailureKind::Abandoned => "abandoned",
+        }
+    }
 }
 
 /// Why a processor failed.
@@ -34,7 +57,8 @@ pub enum FailureKind {
 /// assert_eq!(busy.retry_after_hint(), Some(Duration::from_secs(5)));
 /// ```
 pub struct ProcessError {
-    source: Box<dyn StdError + Send + Sync>,
+    /// Shared, since the error of a sub-batch is that of each of its items.
+    source: Arc<dyn StdError + Send + Sync>,
     type_name: &'static str,
     verdict: Verdict,
 }
@@ -57,18 +81,18 @@ impl Verdict {
 impl ProcessError {
     /// The item failed and may succeed when it is tried again.
     pub fn transient<E: StdError + Send + Sync + 'static>(error: E) -> Self {
-        Self { source: Box::new(error), type_name: type_name::<E>(), verdict: Verdict::of(FailureKind::Transient) }
+        Self { source: Arc::new(error), type_name: type_name::<E>(), verdict: Verdict::of(FailureKind::Transient) }
     }
 
     /// The item failed and trying it again cannot help: it is rejected.
     pub fn permanent<E: StdError + Send + Sync + 'static>(error: E) -> Self {
-        Self { source: Box::new(error), type_name: type_name::<E>(), verdict: Verdict::of(FailureKind::Permanent) }
+        Self { source: Arc::new(error), type_name: type_name::<E>(), verdict: Verdict::of(FailureKind::Permanent) }
     }
 
     /// A transient error from a boxed one (`anyhow::Error` converts into a box with `.into()`).
     pub fn from_boxed(error: Box<dyn StdError + Send + Sync>) -> Self {
         let verdict = find_verdict(&*error).unwrap_or(Verdict::of(FailureKind::Transient));
-        Self { source: error, type_name: "boxed error", verdict }
+        Self { source: error.into(), type_name: "boxed error", verdict }
     }
 
     /// Names the failure for logs, metrics and dead-letter queues. A short constant such as `card_declined`.
@@ -98,7 +122,12 @@ impl ProcessError {
         ClassifiedError(self)
     }
 
-    /// Whether trying again can help.
+    /// The same failure once more, for another item of the sub-batch that it befell.
+    pub(crate) fn same(&self) -> Self {
+        Self { source: Arc::clone(&self.source), type_name: self.type_name, verdict: self.verdict }
+    }
+
+    /// Whether trying again can help: Transient or Permanent.
     pub fn kind(&self) -> FailureKind {
         self.verdict.kind
     }
@@ -137,7 +166,7 @@ impl ProcessError {
 impl<E: StdError + Send + Sync + 'static> From<E> for ProcessError {
     fn from(error: E) -> Self {
         let verdict = find_verdict(&error).unwrap_or(Verdict::of(FailureKind::Transient));
-        Self { source: Box::new(error), type_name: type_name::<E>(), verdict }
+        Self { source: Arc::new(error), type_name: type_name::<E>(), verdict }
     }
 }
 
@@ -165,10 +194,7 @@ impl fmt::Debug for ProcessError {
 
 impl fmt::Display for ProcessError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match self.verdict.kind {
-            FailureKind::Transient => "transient",
-            FailureKind::Permanent => "permanent",
-        };
+        let kind = self.verdict.kind.as_str();
         write!(f, "{kind} failure {} ({})", self.verdict.code.unwrap_or("without a code"), self.type_name)
     }
 }

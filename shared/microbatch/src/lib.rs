@@ -10,18 +10,26 @@
 //! Delivery is at least once. If a worker dies after its effect and before recording it, the effect is attempted again,
 //! unless it was committed in the completion's transaction, or the sink dedupes on the key.
 
+pub mod batch_processor;
 pub mod batcher;
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod decode;
+pub mod envelope;
 pub mod error;
+pub mod hooks;
 pub mod key;
 pub mod lease;
 pub mod message;
 pub mod outcome;
 mod panics;
 pub mod pipeline;
+pub mod policy;
 pub mod processor;
+#[doc = include_str!("promises.md")]
+pub mod promises {}
+pub mod queue;
 pub mod record;
 pub mod response;
 pub mod store;
@@ -29,15 +37,20 @@ pub mod telemetry;
 pub mod transition;
 
 pub use self::{
+    batch_processor::{BatchItem, BatchProcessor, InBatches},
     clock::{Clock, Random},
     config::{Config, ConfigError, Options},
     decode::MissingKey,
+    envelope::Envelope,
     error::{ClassifiedError, FailureKind, ProcessError},
-    key::{Key, KeyFormat, Selector},
+    hooks::{Failure, Success},
+    key::{Key, KeyFormat, KeySource, Selector},
     message::EventError,
     outcome::Outcome,
     pipeline::{Pipeline, PipelineBuilder},
+    policy::{FifoFailure, TotalFailure},
     processor::{Done, ItemContext, NoWrites, Processor, WriteRefusal, WriteRefused},
+    queue::Queue,
     response::BatchResponse,
     store::{Commit, MemoryStore, Store, StoreError},
     telemetry::{BatchReport, ItemReport, Recorder},

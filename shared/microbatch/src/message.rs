@@ -73,6 +73,14 @@ pub struct Message<'e> {
     pub trace_header: Option<Cow<'e, str>>,
     /// The queue's ARN. One that ends in `.fifo` keeps order.
     pub source_arn: Option<Cow<'e, str>>,
+    /// What names this receipt to the queue, to change the visibility of the message.
+    pub receipt_handle: Option<Cow<'e, str>>,
+    /// The sender's `messageAttributes` as JSON text, of any type; read only when one of them is asked for.
+    pub message_attributes: Option<&'e RawValue>,
+    /// What the queue deduplicates by: the sender's id, or a digest of the body. FIFO queues only.
+    pub deduplication_id: Option<Cow<'e, str>>,
+    /// When it was first received, in epoch milliseconds.
+    pub first_received_ms: Option<u64>,
 }
 
 /// Splits an event into its messages.
@@ -80,7 +88,7 @@ pub struct Message<'e> {
 /// # Errors
 /// [`EventError`], when there is no way to answer for each record.
 pub fn split_event(event: &str) -> Result<Vec<Message<'_>>, EventError> {
-    let records = serde_json::from_str::<Envelope<'_>>(event)
+    let records = serde_json::from_str::<RawEvent<'_>>(event)
         .map_err(|error| EventError::NotAnSqsEvent { found: describe_failure(event, &error) })?
         .records
         .ok_or(EventError::NotAnSqsEvent { found: "an object without Records" })?;
@@ -92,7 +100,7 @@ pub fn split_event(event: &str) -> Result<Vec<Message<'_>>, EventError> {
 }
 
 #[derive(Deserialize)]
-struct Envelope<'e> {
+struct RawEvent<'e> {
     #[serde(borrow, rename = "Records")]
     records: Option<Vec<&'e RawValue>>,
 }
@@ -101,8 +109,16 @@ fn describe_failure(event: &str, error: &serde_json::Error) -> &'static str {
     if !error.is_data() {
         return "text that is no JSON";
     }
-    match event.trim_start().as_bytes().first() {
-        Some(b'{') => "Records that are no array",
+    match json_kind(event) {
+        "an object" => "Records that are no array",
+        other => other,
+    }
+}
+
+/// What a JSON text is: for errors, which say what was found without showing it (P13).
+pub(crate) fn json_kind(text: &str) -> &'static str {
+    match text.trim_start().as_bytes().first() {
+        Some(b'{') => "an object",
         Some(b'[') => "an array",
         Some(b'"') => "a string",
         Some(b'n') => "null",
@@ -128,12 +144,17 @@ impl<'e> Message<'e> {
             group: text(attributes.message_group_id),
             trace_header: text(attributes.trace_header),
             source_arn: text(fields.event_source_arn),
+            receipt_handle: text(fields.receipt_handle),
+            message_attributes: fields.message_attributes,
+            deduplication_id: text(attributes.deduplication_id),
+            first_received_ms: number(attributes.first_received),
         })
     }
 }
 
 impl fmt::Debug for Message<'_> {
-    // Bodies, groups and traces are the sender's text, and debug output ends in logs (P13).
+    // Bodies, attributes, groups and traces are the sender's text, receipt handles are capabilities, and debug output
+    // ends in logs (P13).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Message")
             .field("id", &self.id)
@@ -207,6 +228,8 @@ raw_fields!(RawRecord {
     body = "body",
     attributes = "attributes",
     event_source_arn = "eventSourceARN",
+    receipt_handle = "receiptHandle",
+    message_attributes = "messageAttributes",
 });
 
 raw_fields!(RawAttributes {
@@ -214,11 +237,13 @@ raw_fields!(RawAttributes {
     sent_timestamp = "SentTimestamp",
     message_group_id = "MessageGroupId",
     trace_header = "AWSTraceHeader",
+    deduplication_id = "MessageDeduplicationId",
+    first_received = "ApproximateFirstReceiveTimestamp",
 });
 
 /// A string that borrows when it can; serde's own `Cow<str>` always copies.
 #[derive(Deserialize)]
-struct CowStr<'e>(#[serde(borrow)] Cow<'e, str>);
+pub(crate) struct CowStr<'e>(#[serde(borrow)] pub(crate) Cow<'e, str>);
 
 #[cfg(test)]
 mod tests {
@@ -233,8 +258,26 @@ mod tests {
         assert_eq!(messages.len(), 2);
         assert_eq!((messages[0].receive_count, messages[0].sent_ms), (3, Some(17)));
         assert_eq!(messages[0].group, None);
+        assert!(messages[0].message_attributes.is_some());
         assert_eq!(messages[1].receive_count, 1);
         assert!(messages[1].body.is_none());
+    }
+
+    #[test]
+    fn what_the_queue_adds_is_read() {
+        let event = r#"{"Records":[{"messageId":"a","receiptHandle":"AQEB+/","attributes":{"MessageDeduplicationId":"d",
+            "ApproximateFirstReceiveTimestamp":"19"},"messageAttributes":{"x":{"stringValue":"1"}}},
+            {"messageId":"b","receiptHandle":7,"attributes":{"MessageDeduplicationId":null,
+            "ApproximateFirstReceiveTimestamp":"-1"},"messageAttributes":[]}]}"#;
+        let messages = split_event(event).expect("both can be named");
+        let of = |index: usize| {
+            let message: &Message<'_> = &messages[index];
+            (message.receipt_handle.as_deref(), message.deduplication_id.as_deref(), message.first_received_ms)
+        };
+        assert_eq!(of(0), (Some("AQEB+/"), Some("d"), Some(19)));
+        assert_eq!(messages[0].message_attributes.map(RawValue::get), Some(r#"{"x":{"stringValue":"1"}}"#));
+        assert_eq!(of(1), (None, None, None));
+        assert_eq!(messages[1].message_attributes.map(RawValue::get), Some("[]"), "judged by who reads it");
     }
 
     #[test]
@@ -268,7 +311,11 @@ mod tests {
 
     #[test]
     fn debug_output_shows_no_payload() {
-        let messages = split_event(r#"{"Records":[{"messageId":"a","body":"4111"}]}"#).expect("named");
+        let messages = split_event(
+            r#"{"Records":[{"messageId":"a","body":"4111","receiptHandle":"4111","messageAttributes":{"4111":"4111"},
+            "attributes":{"MessageDeduplicationId":"4111","MessageGroupId":"4111","AWSTraceHeader":"4111"}}]}"#,
+        )
+        .expect("named");
         assert!(!format!("{messages:?}").contains("4111"));
     }
 }

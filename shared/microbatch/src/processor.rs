@@ -4,7 +4,13 @@ use std::{fmt, future::Future, sync::Arc};
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{clock::Clock, error::ProcessError, key::Key};
+use crate::{
+    batch_processor::{BatchItem, ItemResult},
+    batcher::Limits,
+    clock::Clock,
+    error::ProcessError,
+    key::Key,
+};
 
 /// The user's async function for one item.
 ///
@@ -62,10 +68,38 @@ pub trait Processor: Send + Sync + 'static {
     /// By default a condition that did not hold is transient, with the code `write_condition_failed`, and what the store
     /// cannot take is permanent, with the code `write_invalid`.
     fn write_refused(&self, refused: WriteRefused) -> ProcessError {
-        match refused.reason {
-            WriteRefusal::Condition => ProcessError::transient(refused).code("write_condition_failed"),
-            WriteRefusal::Invalid => ProcessError::permanent(refused).code("write_invalid"),
+        judge_refused(refused)
+    }
+
+    /// How large the sub-batches are that items are processed in. None: one by one. Only [`InBatches`] has any.
+    ///
+    /// [`InBatches`]: crate::InBatches
+    #[doc(hidden)]
+    fn sub_batches(&self) -> Option<Limits> {
+        None
+    }
+
+    /// Does the work of a sub-batch, and answers each item in order.
+    #[doc(hidden)]
+    fn process_many(
+        &self,
+        items: Vec<BatchItem<Self::Item>>,
+    ) -> impl Future<Output = Vec<ItemResult<Self::Output, Self::Write>>> + Send {
+        async move {
+            let mut results = Vec::with_capacity(items.len());
+            for BatchItem { item, cx } in items {
+                results.push(self.process(item, &cx).await);
+            }
+            results
         }
+    }
+}
+
+/// What a refused write means, unless the processor says otherwise.
+pub(crate) fn judge_refused(refused: WriteRefused) -> ProcessError {
+    match refused.reason {
+        WriteRefusal::Condition => ProcessError::transient(refused).code("write_condition_failed"),
+        WriteRefusal::Invalid => ProcessError::permanent(refused).code("write_invalid"),
     }
 }
 

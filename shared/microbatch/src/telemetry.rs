@@ -1,6 +1,6 @@
 //! What a batch reports about itself, and to whom.
 
-use crate::{outcome::Outcome, store::StoreError};
+use crate::{control::ControlReport, error::FailureKind, outcome::Outcome, queue::QueueError, store::StoreError};
 
 /// What became of one message, and at what cost. Holds no payload, key or attribute text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +11,10 @@ pub struct ItemReport<'a> {
     pub message_id: &'a str,
     /// What became of it.
     pub outcome: Outcome,
+    /// What kind of failure it is; none for one whose work is done.
+    pub kind: Option<FailureKind>,
+    /// It was sent to the dead-letter queue, and is acknowledged for that.
+    pub parked: bool,
     /// Why, where there is more to say: `undecodable`, `timed_out`, a processor's own code ...
     pub code: Option<&'static str>,
     /// The type of the processor's error.
@@ -25,8 +29,17 @@ pub struct ItemReport<'a> {
     pub age_ms: Option<u64>,
     /// The delay that the processor asked for before the next try.
     pub retry_after_ms: Option<u64>,
-    /// Until when its key is held by another claim, in epoch milliseconds.
+    /// Until when its key is held, by another claim or by one that was cut short, in epoch milliseconds.
     pub busy_until_ms: Option<u64>,
+    /// When the queue was asked to deliver it again, in epoch milliseconds.
+    pub delayed_until_ms: Option<u64>,
+}
+
+impl ItemReport<'_> {
+    /// Whether the queue deletes the message: its work is done, or it was parked.
+    pub fn is_acknowledged(&self) -> bool {
+        self.outcome.is_acknowledged() || self.parked
+    }
 }
 
 /// What became of a batch.
@@ -42,6 +55,10 @@ pub struct BatchReport<'a> {
     pub counts: Counts,
     /// What the store answered instead of an answer: the first error of each kind and text, at most 8.
     pub store_errors: &'a [StoreError],
+    /// What the queue answered instead of parking or delaying: the first error of each kind and text, at most 8.
+    pub queue_errors: &'a [QueueError],
+    /// What bounded the starts, as it was in the end.
+    pub control: ControlReport,
 }
 
 /// Events worth an operator's attention, beside the outcomes.
@@ -59,8 +76,12 @@ pub struct Counts {
     pub results_not_kept: u64,
     /// Keys that could not be given back in time: they stay locked until their lease ends.
     pub releases_lost: u64,
-    /// Messages of a FIFO queue, whose order is not kept yet.
-    pub unordered_fifo: u64,
+    /// Messages that were to be parked and were not: they are reported, and left to the queue's redrive policy.
+    pub parks_failed: u64,
+    /// Messages whose delay could not be set: they come back after the queue's own visibility timeout.
+    pub delays_failed: u64,
+    /// Hooks that panicked.
+    pub hook_panics: u64,
     /// Items whose code panicked while it was being dropped.
     pub panics_in_drop: u64,
 }
@@ -73,7 +94,12 @@ impl BatchReport<'_> {
 
     /// How many messages the queue deletes.
     pub fn acknowledged(&self) -> usize {
-        self.items.iter().filter(|item| item.outcome.is_acknowledged()).count()
+        self.items.iter().filter(|item| item.is_acknowledged()).count()
+    }
+
+    /// How many messages were sent to the dead-letter queue.
+    pub fn parked(&self) -> usize {
+        self.items.iter().filter(|item| item.parked).count()
     }
 }
 

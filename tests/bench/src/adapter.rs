@@ -57,6 +57,7 @@ impl Adapter {
         let client = store_client(&config.load().await, STORE_TIMEOUT_MS);
         let processed = Arc::<Processed>::default();
         let host = Host {
+            queue: None,
             store: DynamoDbStore::new(client, DEFAULT_TABLE).calls(calls),
             clock: Arc::new(SystemClock),
             random: Arc::new(SystemRandom),

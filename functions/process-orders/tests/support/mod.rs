@@ -60,6 +60,7 @@ impl Bench {
         builder: PipelineBuilder<P>,
     ) -> Pipeline<P, DynamoDbStore> {
         let host = Host {
+            queue: None,
             store: self.store.clone(),
             clock: Arc::new(SystemClock),
             random: Arc::new(SystemRandom),

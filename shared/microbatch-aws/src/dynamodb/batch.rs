@@ -112,7 +112,7 @@ impl Met {
     fn of(error: Option<BatchStatementError>) -> Self {
         let Some(error) = error else { return Met::Applied };
         let code = error.code.as_ref().map_or("an error without a code", Code::as_str);
-        match (&error.code, kind_of_code(code, 200)) {
+        match (&error.code, kind_of_code(code, 400)) {
             (Some(Code::DuplicateItem | Code::ConditionalCheckFailed), _) => Met::Refused(error.item),
             (_, kind) => Met::Failed(StoreError::new(kind, format!("BatchExecuteStatement: {code}"))),
         }

@@ -43,7 +43,8 @@ pub(super) fn kind_of_code(code: &str, http_status: u16) -> StoreErrorKind {
         | "TransactionConflict"
         | "TransactionInProgressException" => StoreErrorKind::Throttled,
         "InternalServerError" | "ServiceUnavailable" => StoreErrorKind::Unavailable,
-        _ if http_status >= 500 => StoreErrorKind::Unavailable,
+        // A success whose body cannot be read says nothing of what was done.
+        _ if !(400..500).contains(&http_status) => StoreErrorKind::Unavailable,
         _ => StoreErrorKind::Refused,
     }
 }

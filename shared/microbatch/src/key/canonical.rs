@@ -6,53 +6,13 @@
 //! is refused: a name that stands twice in an object, and a number that a double cannot hold, since two such numbers
 //! would become one.
 
-use std::fmt::{self, Write};
+use std::fmt::Write;
 
 use super::{
+    error::CanonicalError,
     number::{Decimal, NumberKind, exact_double, number_kind},
     rewrite::{Style, rewrite},
 };
-
-/// Why a text has no canonical form.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum CanonicalError {
-    /// The text is not JSON.
-    NotJson,
-    /// A name stands twice in one object.
-    RepeatedName,
-    /// A number that the key's format cannot hold exactly: no double, or an integer beyond the format's range.
-    InexactNumber,
-    /// Nested deeper than 128 levels.
-    TooDeep,
-}
-
-impl CanonicalError {
-    /// The error's code, for logs and metrics.
-    pub fn code(self) -> &'static str {
-        match self {
-            CanonicalError::NotJson => "not_json",
-            CanonicalError::RepeatedName => "repeated_name",
-            CanonicalError::InexactNumber => "inexact_number",
-            CanonicalError::TooDeep => "too_deep",
-        }
-    }
-}
-
-impl fmt::Display for CanonicalError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            CanonicalError::NotJson => "expected JSON text",
-            CanonicalError::RepeatedName => "expected each name once in an object, found one twice",
-            CanonicalError::InexactNumber => {
-                "expected numbers that the key's format holds exactly (doubles, integers within its range), found another"
-            }
-            CanonicalError::TooDeep => "expected at most 128 levels of nesting, found more",
-        })
-    }
-}
-
-impl std::error::Error for CanonicalError {}
 
 /// The canonical form of a JSON text.
 ///

@@ -1,24 +1,32 @@
 //! Idempotency keys: what makes two messages the same work.
 //!
 //! The key is selected from the JSON as it was received, never from the re-serialised type, so that a new version of the
-//! type does not change keys. It is brought to a [canonical form](canonical), digested with SHA-256 and put behind the
-//! namespace: `namespace#hex`. A table that is shared with Powertools for Python takes [its keys](KeyFormat) instead.
+//! type does not change keys; or it is taken [from beside it](KeySource). It is brought to a
+//! [canonical form](canonical), digested with SHA-256 and put behind the namespace: `namespace#hex`. A table that is
+//! shared with Powertools for Python takes [its keys](KeyFormat) instead.
 
 pub mod canonical;
+mod error;
+mod format;
 mod number;
 pub mod python_json;
 mod rewrite;
 mod scan;
 mod selector;
+mod source;
 
 use std::{fmt, sync::Arc};
 
-use md5::Md5;
 use sha2::{Digest, Sha256};
 
-use self::canonical::CanonicalError;
-pub use self::selector::{Selector, SelectorError};
-use crate::record::Fingerprint;
+use self::format::push_hex;
+pub use self::{
+    error::{CanonicalError, KeyError},
+    format::KeyFormat,
+    selector::{Selector, SelectorError},
+    source::{KeySource, KeySourceError},
+};
+use crate::{message::Message, record::Fingerprint};
 
 /// An idempotency key as the store holds it: namespace, `#`, digest. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -56,128 +64,57 @@ impl fmt::Debug for Key {
     }
 }
 
-/// Why no key can be made of an item. The item is rejected; no other item is concerned.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum KeyError {
-    /// Nothing is selected, or null, or an empty string, or a list or object that holds nothing but null: such a key would
-    /// make unrelated work the same.
-    Missing,
-    /// The text has no single meaning.
-    Ambiguous(CanonicalError),
-    /// The selector could not be evaluated on this item.
-    Selection,
-}
-
-impl KeyError {
-    /// The error's code, for logs and metrics.
-    pub fn code(&self) -> &'static str {
-        match self {
-            KeyError::Missing => "missing_key",
-            KeyError::Ambiguous(error) => error.code(),
-            KeyError::Selection => "key_selection_failed",
-        }
-    }
-}
-
-impl From<CanonicalError> for KeyError {
-    fn from(error: CanonicalError) -> Self {
-        KeyError::Ambiguous(error)
-    }
-}
-
-impl fmt::Display for KeyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            KeyError::Missing => {
-                f.write_str("expected a value to select as the idempotency key; found none, null or empty")
-            }
-            KeyError::Ambiguous(error) => error.fmt(f),
-            KeyError::Selection => f.write_str("the key selector could not be evaluated on this item"),
-        }
-    }
-}
-
-impl std::error::Error for KeyError {}
-
-/// How keys and fingerprints are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-#[non_exhaustive]
-pub enum KeyFormat {
-    /// microbatch's own: SHA-256 of the [canonical form](canonical). A fingerprint names its selector, so that a changed
-    /// one is not compared with what the old one left.
-    #[default]
-    Own,
-    /// That of Powertools for AWS Lambda (Python) 3.37, for a table that both use: MD5 of the [text that Python
-    /// makes](python_json).
-    ///
-    /// The namespace stands for what it puts before `#`: its `key_prefix`, or `{function}.{module}.{qualname}` of the
-    /// decorated function. The key selector is its `event_key_jmespath`, below what it decodes there: `order_id` for its
-    /// `powertools_json(body).order_id`. The fingerprint is its `payload_validation_jmespath`, likewise; both sides
-    /// must have the same one, or neither any, since a changed one makes every record a conflict.
-    ///
-    /// Equal are the keys of payloads that it decodes from JSON. Those it makes of dataclasses, models and Python types, of
-    /// the undecoded text of a body, or by another `hash_function`, are not; nor is a prefix with a `#` possible.
-    /// Items of which Python would make something doubtful are refused ([`python_json`]), selectors that it may evaluate
-    /// otherwise are too ([`Selector::check`]), and under JMESPath so are bodies with an integer beyond 64 bits.
-    PowertoolsPython,
-}
-
-impl KeyFormat {
-    /// The form of a JSON text that is digested.
-    fn rewrite(self, text: &str) -> Result<String, CanonicalError> {
-        match self {
-            KeyFormat::Own => canonical::canonicalize(text),
-            KeyFormat::PowertoolsPython => python_json::python_json(text),
-        }
-    }
-
-    fn push_digest(self, text: &mut String, selected: &str) {
-        match self {
-            KeyFormat::Own => push_hex(text, &Sha256::digest(selected)),
-            KeyFormat::PowertoolsPython => push_hex(text, &Md5::digest(selected)),
-        }
-    }
-}
-
-/// Makes keys and fingerprints of bodies, by the pipeline's selectors.
+/// Makes keys and fingerprints of messages: by the pipeline's source of keys and its selectors.
 #[derive(Debug, Clone)]
 pub struct KeyMaker {
     namespace: Box<str>,
     format: KeyFormat,
-    key: Selector,
+    key: KeySource,
     fingerprint: Option<Selector>,
 }
 
 impl KeyMaker {
-    /// A maker of keys in `namespace`, selected by `key`, with a fingerprint of what `fingerprint` selects.
-    pub fn new(namespace: &str, key: Selector, fingerprint: Option<Selector>) -> Self {
-        Self { namespace: namespace.into(), format: KeyFormat::default(), key, fingerprint }
+    /// A maker of keys in `namespace`, found at `key`, with a fingerprint of what `fingerprint` selects of the payload.
+    pub fn new(namespace: &str, key: impl Into<KeySource>, fingerprint: Option<Selector>) -> Self {
+        Self { namespace: namespace.into(), format: KeyFormat::default(), key: key.into(), fingerprint }
     }
 
-    /// The same, in another format. Both selectors have passed [`Selector::check`] for it.
+    /// The same, in another format. Source and selector have passed [`KeySource::check`] and [`Selector::check`] for it.
     #[must_use]
     pub fn with_format(mut self, format: KeyFormat) -> Self {
         self.format = format;
         self
     }
 
-    /// The key and fingerprint of a body, which must be JSON text.
+    /// The key and fingerprint of a payload by itself, which must be JSON text. A key from beside it is missing.
     ///
     /// # Errors
     /// [`KeyError`], when there is no unambiguous key.
-    pub fn make(&self, body: &str) -> Result<(Key, Option<Fingerprint>), KeyError> {
-        let selected = self.key.select(body, self.format)?;
+    pub fn make(&self, payload: &str) -> Result<(Key, Option<Fingerprint>), KeyError> {
+        self.make_of(None, payload)
+    }
+
+    /// The key and fingerprint of a message with its payload, which must be JSON text: its body, or what an envelope
+    /// holds.
+    ///
+    /// # Errors
+    /// [`KeyError`], when there is no unambiguous key.
+    pub fn make_from(&self, message: &Message<'_>, payload: &str) -> Result<(Key, Option<Fingerprint>), KeyError> {
+        self.make_of(Some(message), payload)
+    }
+
+    fn make_of(&self, message: Option<&Message<'_>>, payload: &str) -> Result<(Key, Option<Fingerprint>), KeyError> {
+        let selected = self.key.select(message, payload, self.format)?;
         if matches!(&*selected, "null" | "\"\"") || scan::holds_only_null(&selected) {
             return Err(KeyError::Missing);
         }
         let key = Key::of_format(self.format, &self.namespace, &selected);
-        let fingerprint = self.fingerprint.as_ref().map(|selector| self.fingerprint(selector, body)).transpose()?;
+        let fingerprint = self.fingerprint.as_ref().map(|selector| self.fingerprint(selector, payload)).transpose()?;
         Ok((key, fingerprint))
     }
 
-    fn fingerprint(&self, selector: &Selector, body: &str) -> Result<Fingerprint, KeyError> {
-        let selected = selector.select(body, self.format)?;
+    fn fingerprint(&self, selector: &Selector, payload: &str) -> Result<Fingerprint, KeyError> {
+        let selected = selector.select(payload, self.format)?;
         let mut text = String::with_capacity(8 + 1 + 64);
         if self.format == KeyFormat::Own {
             // Another selector makes other, incomparable fingerprints: its digest is the scheme. Powertools has none.
@@ -186,14 +123,6 @@ impl KeyMaker {
         }
         self.format.push_digest(&mut text, &selected);
         Ok(Fingerprint::new(text))
-    }
-}
-
-fn push_hex(text: &mut String, bytes: &[u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for byte in bytes {
-        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        text.push(char::from(DIGITS[usize::from(byte & 15)]));
     }
 }
 
@@ -307,5 +236,22 @@ mod tests {
         let (_, fingerprint) = maker("b", Some("none")).make(body).expect("a key");
         assert_eq!(fingerprint.expect("configured").as_str(), "37a6259cc0c1dae299a7866489dff0bd");
         assert_eq!(maker("[x, y]", None).make(body).err(), Some(KeyError::Missing));
+    }
+
+    #[test]
+    fn powertools_keys_are_its_own_beside_the_body_too() {
+        // MD5 of json.dumps("059f36b4-87a3-44ab-83d2-661975830a7d") and of json.dumps("12"), by Python.
+        let event = r#"{"Records":[{"messageId":"059f36b4-87a3-44ab-83d2-661975830a7d",
+            "messageAttributes":{"order":{"stringValue":"12","dataType":"Number"}}}]}"#;
+        let messages = crate::message::split_event(event).expect("named");
+        for (source, digest) in [
+            (KeySource::MessageId, "068044a7927cd88524adc22442efbed9"),
+            (KeySource::Attribute("order".into()), "d5d957647c0cded9f9c28aa4f0452267"),
+        ] {
+            let maker = KeyMaker::new("fn.app.handler", source, None).with_format(KeyFormat::PowertoolsPython);
+            let (key, _) = maker.make_from(&messages[0], "{}").expect("a key");
+            assert_eq!(key.as_str(), format!("fn.app.handler#{digest}"));
+            assert_eq!(maker.make("{}").err(), Some(KeyError::Missing), "nothing beside a payload by itself");
+        }
     }
 }

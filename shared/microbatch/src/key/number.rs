@@ -1,6 +1,6 @@
 //! JSON's numbers, exactly: what a text says, and whether a double says the same.
 
-use super::canonical::CanonicalError;
+use super::error::CanonicalError;
 
 /// How a number is written. Python reads the two as different types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,7 +11,7 @@
 use std::fmt::Write;
 
 use super::{
-    canonical::CanonicalError,
+    error::CanonicalError,
     number::{Decimal, NumberKind, exact_double, number_kind},
     rewrite::{Style, rewrite},
 };

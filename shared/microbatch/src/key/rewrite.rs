@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, marker::PhantomData};
 
-use super::{canonical::CanonicalError, scan::Scanner};
+use super::{error::CanonicalError, scan::Scanner};
 use crate::message::decode_str;
 
 /// Nesting that is accepted, `serde_json`'s own limit.

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::canonical::CanonicalError;
+use super::error::CanonicalError;
 use crate::message::decode_str;
 
 /// The text of the member `name` of the object that `text` holds; none when it is no object or has no such member.

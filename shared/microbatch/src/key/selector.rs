@@ -8,8 +8,8 @@ use jmespath::{
 };
 
 use super::{
-    KeyError, KeyFormat,
-    canonical::CanonicalError,
+    error::{CanonicalError, KeyError},
+    format::KeyFormat,
     number::{NumberKind, exact_double, number_kind},
     scan::{Scanner, find_member},
 };

@@ -1,4 +1,4 @@
-//! One item being processed: polled in place, bounded in time, its panics its own.
+//! One piece of the user's work, an item or a sub-batch: polled in place, bounded in time, its panics its own.
 
 use std::{
     future::Future,
@@ -7,40 +7,35 @@ use std::{
     task::{Context, Poll},
 };
 
+use super::watch::Watch;
 use crate::{
     clock::{BoxFuture, Clock},
-    error::ProcessError,
     panics::{Panicked, contain, drop_contained},
-    record::StoredResult,
 };
 
-use super::watch::Watch;
-
-/// What the processor's future gives: the result to keep and the writes to commit.
-pub(super) type Produced<W> = Result<(StoredResult, Vec<W>), ProcessError>;
-
-/// How processing an item ended.
-pub(super) enum Ended<W> {
+/// How the work ended.
+pub(super) enum Ended<T> {
     /// The processor returned.
-    Returned(Produced<W>),
+    Returned(T),
     /// Its time was over; its future was dropped.
     TimedOut,
     /// It panicked; its future was dropped.
     Panicked,
 }
 
-/// An item that ended.
-pub(super) struct Ran<W> {
+/// Work that ended.
+pub(super) struct Ran<T> {
     pub(super) index: usize,
-    pub(super) ended: Ended<W>,
+    pub(super) ended: Ended<T>,
     /// The future's own destructor panicked.
     pub(super) panicked_in_drop: bool,
 }
 
 /// Polls a processor's future until it returns, panics, or its time is over. To cancel it is to drop it.
-pub(super) struct Guarded<W> {
+pub(super) struct Guarded<T> {
+    /// Position of the item in its batch, of a sub-batch that of its first.
     index: usize,
-    future: Option<BoxFuture<'static, Produced<W>>>,
+    future: Option<BoxFuture<'static, T>>,
     ends_at_ms: u64,
     clock: Arc<dyn Clock>,
     /// The watch of the thread that polls it.
@@ -49,13 +44,8 @@ pub(super) struct Guarded<W> {
     timer: Option<BoxFuture<'static, ()>>,
 }
 
-impl<W> Guarded<W> {
-    pub(super) fn new(
-        index: usize,
-        future: BoxFuture<'static, Produced<W>>,
-        ends_at_ms: u64,
-        clock: Arc<dyn Clock>,
-    ) -> Self {
+impl<T> Guarded<T> {
+    pub(super) fn new(index: usize, future: BoxFuture<'static, T>, ends_at_ms: u64, clock: Arc<dyn Clock>) -> Self {
         Self { index, future: Some(future), ends_at_ms, clock, watch: None, timer: None }
     }
 
@@ -64,14 +54,14 @@ impl<W> Guarded<W> {
         self
     }
 
-    fn end(&mut self, ended: Ended<W>) -> Poll<Ran<W>> {
+    fn end(&mut self, ended: Ended<T>) -> Poll<Ran<T>> {
         let panicked_in_drop = drop_contained(self.future.take()).is_err();
         Poll::Ready(Ran { index: self.index, ended, panicked_in_drop })
     }
 }
 
-impl<W> Future for Guarded<W> {
-    type Output = Ran<W>;
+impl<T> Future for Guarded<T> {
+    type Output = Ran<T>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
@@ -96,7 +86,7 @@ impl<W> Future for Guarded<W> {
     }
 }
 
-impl<W> Drop for Guarded<W> {
+impl<T> Drop for Guarded<T> {
     // When the whole run is dropped, the destructors of many items run one after the other: a panic in one must not skip
     // the others, or abort the process as a panic within a panic.
     fn drop(&mut self) {

@@ -6,6 +6,7 @@
 mod builder;
 mod cache;
 mod calls;
+mod control;
 mod gate;
 mod guarded;
 mod run;
@@ -18,13 +19,21 @@ pub use self::{
     builder::{Host, PipelineBuilder},
     watch::Blocking,
 };
-use self::{cache::CompletedCache, calls::RetryPlaces, gate::Gates, watch::Watches};
+use self::{
+    cache::CompletedCache,
+    calls::{Caller, RetryPlaces, SourceQueue},
+    control::Control,
+    gate::Gates,
+    watch::Watches,
+};
 use crate::{
     clock::{Clock, Random},
     config::Config,
+    control::{Backoff, BreakerState, ControlReport},
     decode::Keying,
+    hooks::Hooks,
     lease::{Schedule, resolve_deadline_ms},
-    message::{EventError, split_event},
+    message::{EventError, Message, split_event},
     processor::Processor,
     response::{BatchResponse, ResponseError},
     store::Commit,
@@ -47,6 +56,13 @@ struct Shared<P, S> {
     config: Config,
     /// None: without idempotency.
     keying: Option<Keying>,
+    hooks: Hooks,
+    /// None: nothing is parked or delayed.
+    queue: Option<SourceQueue>,
+    /// How long a failed message is delayed; none: it is not.
+    backoff: Option<Backoff>,
+    /// None: only the concurrency limit bounds the starts, and it is fixed.
+    control: Option<Arc<Control>>,
     completed: CompletedCache,
     gates: Gates,
     watches: Watches,
@@ -56,12 +72,29 @@ struct Shared<P, S> {
     started_ms: u64,
 }
 
+impl<P, S> Shared<P, S> {
+    fn caller(&self) -> Caller<'_> {
+        Caller { clock: &*self.clock, random: &*self.random, places: &self.retry_places }
+    }
+
+    fn control_report(&self) -> ControlReport {
+        let fixed = ControlReport { limit: self.config.governor.concurrency.get(), breaker: BreakerState::Closed };
+        self.control.as_ref().map_or(fixed, |control| control.report())
+    }
+}
+
 /// Why an invocation fails as a whole, so that every message of it is delivered again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RunError {
     /// The event cannot be answered message by message.
     Event(EventError),
+    /// Nothing was done: every item failed or was abandoned. The event source mapping slows down for an error, not for a
+    /// response that names every message. The items were reported to the recorder.
+    AllFailed {
+        /// How many messages there were.
+        records: usize,
+    },
     /// The response would have been wrong. A defect of this crate.
     Response(ResponseError),
 }
@@ -71,6 +104,7 @@ impl RunError {
     pub fn name(&self) -> &'static str {
         match self {
             RunError::Event(error) => error.name(),
+            RunError::AllFailed { .. } => "AllFailed",
             RunError::Response(_) => "WrongResponse",
         }
     }
@@ -80,6 +114,11 @@ impl fmt::Display for RunError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             RunError::Event(error) => error.fmt(f),
+            RunError::AllFailed { records } => write!(
+                f,
+                "none of {records} messages was done, and each failed in a way that may pass: the invocation fails so that the \
+                 event source mapping slows down; the items' log lines say why"
+            ),
             RunError::Response(error) => error.fmt(f),
         }
     }
@@ -114,7 +153,8 @@ impl<P: Processor, S: Commit<P::Write>> Pipeline<P, S> {
     /// deadline less the margin, and nothing of this invocation runs on after it (P10).
     ///
     /// # Errors
-    /// [`RunError`], when there is no way to answer for each message. No item was started then.
+    /// [`RunError`], when there is no way to answer for each message: no item was started then. Or, by
+    /// [`TotalFailure`](crate::TotalFailure), when nothing was done.
     pub async fn run(&self, event: &str, batch_id: &str, deadline_ms: Option<u64>) -> Result<BatchResponse, RunError> {
         let shared = &*self.shared;
         let now_ms = shared.clock.now_ms();
@@ -124,7 +164,12 @@ impl<P: Processor, S: Commit<P::Write>> Pipeline<P, S> {
         let finished = run::run(shared, &messages, batch_id, schedule, now_ms).await;
         let report = finished.report(&messages, batch_id, shared.clock.now_ms().saturating_sub(now_ms), now_ms);
         shared.recorder.record(&report);
-        let answers = report.items.iter().map(|item| (item.message_id, item.outcome.is_acknowledged()));
+        let is_fifo = messages.iter().any(Message::is_from_fifo_queue);
+        let items = report.items.iter().map(|item| (item.outcome, item.parked));
+        if shared.config.total_failure.errs(is_fifo, items) {
+            return Err(RunError::AllFailed { records: messages.len() });
+        }
+        let answers = report.items.iter().map(|item| (item.message_id, item.is_acknowledged()));
         BatchResponse::new(answers).map_err(RunError::Response)
     }
 
@@ -132,6 +177,11 @@ impl<P: Processor, S: Commit<P::Write>> Pipeline<P, S> {
     /// the threads it watches.
     pub fn blocking(&self, longer_than_ms: u64) -> Vec<Blocking> {
         self.shared.watches.blocking(self.shared.clock.now_ms(), longer_than_ms)
+    }
+
+    /// What bounds the starts of items, as it is now: over all invocations.
+    pub fn control(&self) -> ControlReport {
+        self.shared.control_report()
     }
 
     /// The settings it runs with.

@@ -18,12 +18,12 @@ use super::{
 };
 
 /// The items being processed in one invocation.
-pub(super) enum Workers<W> {
-    InPlace(FuturesUnordered<Guarded<W>>, Arc<Watch>),
-    Shards(Shards<W>),
+pub(super) enum Workers<T> {
+    InPlace(FuturesUnordered<Guarded<T>>, Arc<Watch>),
+    Shards(Shards<T>),
 }
 
-impl<W: Send + 'static> Workers<W> {
+impl<T: Send + 'static> Workers<T> {
     pub(super) fn new(shards: NonZeroUsize, watches: &Watches, batch_id: &str) -> Self {
         if shards == NonZeroUsize::MIN {
             Workers::InPlace(FuturesUnordered::new(), watches.open(batch_id))
@@ -32,14 +32,14 @@ impl<W: Send + 'static> Workers<W> {
         }
     }
 
-    pub(super) fn start(&mut self, item: Guarded<W>) {
+    pub(super) fn start(&mut self, item: Guarded<T>) {
         match self {
             Workers::InPlace(items, watch) => items.push(item.watched_by(watch)),
             Workers::Shards(shards) => shards.start(item),
         }
     }
 
-    pub(super) fn poll_ran(&mut self, cx: &mut Context<'_>) -> Poll<Ran<W>> {
+    pub(super) fn poll_ran(&mut self, cx: &mut Context<'_>) -> Poll<Ran<T>> {
         match self {
             Workers::InPlace(items, _) => match items.poll_next_unpin(cx) {
                 Poll::Ready(Some(ran)) => Poll::Ready(ran),
@@ -60,14 +60,14 @@ impl<W: Send + 'static> Workers<W> {
 }
 
 /// One task a vCPU, each polling its share of the items in place. Dropping it aborts them.
-pub(super) struct Shards<W> {
+pub(super) struct Shards<T> {
     tasks: JoinSet<()>,
-    inputs: Vec<(UnboundedSender<Guarded<W>>, Arc<Watch>)>,
-    results: UnboundedReceiver<Ran<W>>,
+    inputs: Vec<(UnboundedSender<Guarded<T>>, Arc<Watch>)>,
+    results: UnboundedReceiver<Ran<T>>,
     next: usize,
 }
 
-impl<W: Send + 'static> Shards<W> {
+impl<T: Send + 'static> Shards<T> {
     fn spawn(count: NonZeroUsize, watches: &Watches, batch_id: &str) -> Self {
         // Unbounded, but never longer than the concurrency limit: an item passes the gate before it is sent.
         let (result_sender, results) = unbounded_channel();
@@ -82,14 +82,14 @@ impl<W: Send + 'static> Shards<W> {
         Self { tasks, inputs, results, next: 0 }
     }
 
-    fn start(&mut self, item: Guarded<W>) {
+    fn start(&mut self, item: Guarded<T>) {
         let (input, watch) = &self.inputs[self.next % self.inputs.len()];
         self.next = self.next.wrapping_add(1);
         // A shard ends only when its input is closed, and its items' panics are contained.
         let _sent = input.send(item.watched_by(watch));
     }
 
-    fn poll_ran(&mut self, cx: &mut Context<'_>) -> Poll<Ran<W>> {
+    fn poll_ran(&mut self, cx: &mut Context<'_>) -> Poll<Ran<T>> {
         match ready!(self.results.poll_recv(cx)) {
             Some(ran) => Poll::Ready(ran),
             None => Poll::Pending,
@@ -97,7 +97,7 @@ impl<W: Send + 'static> Shards<W> {
     }
 }
 
-async fn work<W>(mut input: UnboundedReceiver<Guarded<W>>, results: UnboundedSender<Ran<W>>) {
+async fn work<T>(mut input: UnboundedReceiver<Guarded<T>>, results: UnboundedSender<Ran<T>>) {
     let mut items = FuturesUnordered::new();
     let mut open = true;
     std::future::poll_fn(|cx| {

@@ -4,6 +4,7 @@ mod bounds;
 mod close;
 mod faults;
 mod flush;
+mod model;
 mod policy;
 mod schedules;
 mod support;

@@ -129,7 +129,7 @@ fn check(limits: Limits, steps: &[(Step, u64)]) -> Result<(), TestCaseError> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(100_000))]
 
-    /// P11, and that nothing is lost.
+    /// P11, and that nothing is lost or reordered, with the right reason each time: 100,000 schedules.
     #[test]
     fn p11_the_collector_obeys_the_model(
         shape in any::<u32>(),

@@ -1,14 +1,12 @@
 //! A bad item is nobody else's matter: P7, rule 3.
 
-use std::sync::atomic::Ordering;
-
 use microbatch::{
     Clock, MemoryStore,
     Outcome::{Failed, Processed, Rejected},
 };
 use proptest::prelude::*;
 
-use crate::support::{Bench, body, key_of};
+use crate::support::{Bench, body, key_of, paused};
 
 #[tokio::test(start_paused = true)]
 async fn a_panicking_item_fails_alone_and_is_deferred() {
@@ -43,7 +41,7 @@ async fn an_item_that_panics_while_it_is_cancelled_fails_alone() {
 #[tokio::test(start_paused = true)]
 async fn an_effect_of_unknown_outcome_keeps_its_key_for_a_while() {
     let bench = Bench::new();
-    bench.send(&[&body("a", "unknown")]).await;
+    bench.send(&[&body("a", "effect_unknown")]).await;
     let record = bench.pipeline.store().get(&key_of("a")).expect("a record");
     assert_eq!(record.lease_end_ms, Some(bench.clock.now_ms() + 6_000));
 }
@@ -64,20 +62,19 @@ async fn shards_isolate_as_well() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(500))]
+    #![proptest_config(ProptestConfig::with_cases(10_000))]
 
     /// P7: the outcome of an item with a key of its own does not depend on what its neighbours do, on how many run at
-    /// once, or on where they are polled.
+    /// once, or on where they are polled: 10,000 batches.
     #[test]
     fn neighbours_do_not_matter(
-        acts in prop::collection::vec(0_usize..7, 1..40),
-        concurrency in 1_u64..20,
+        acts in prop::collection::vec(0_usize..7, 1..16),
+        concurrency in 1_u64..12,
         shards in 1_u64..4,
-        chunk_size in 1_usize..26,
+        chunk_size in 1_usize..9,
     ) {
         const ACTS: [&str; 7] = ["", "slow", "fail", "permanent", "panic", "panic_late", "panic_in_drop"];
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("runtime");
-        runtime.block_on(async {
+        paused(async {
             let store = MemoryStore::with_chunk_size(chunk_size.try_into().expect("not zero"));
             let bench = Bench::on(store, |options| {
                 options.concurrency = concurrency;
@@ -95,7 +92,7 @@ proptest! {
                 }
             }
             prop_assert_eq!(reported, expected_ids);
-            prop_assert!(bench.seen.at_once_max.load(Ordering::SeqCst) <= usize::try_from(concurrency).expect("small"));
+            prop_assert!(bench.seen.at_once_max() <= usize::try_from(concurrency).expect("small"));
             Ok(())
         })?;
     }
@@ -106,20 +103,20 @@ async fn an_item_that_blocks_its_thread_is_seen_from_another() {
     // Real time: the item blocks until the test has seen it.
     let bench = std::sync::Arc::new(Bench::new());
     let watcher = std::thread::spawn({
-        let (bench, running) = (std::sync::Arc::clone(&bench), std::sync::Arc::downgrade(&bench.seen));
+        let bench = std::sync::Arc::clone(&bench);
         move || {
-            while running.upgrade().is_some_and(|seen| !seen.unblock.load(Ordering::SeqCst)) {
-                if let Some(blocking) = bench.pipeline.blocking(5).pop() {
-                    bench.seen.unblock.store(true, Ordering::SeqCst);
-                    return Some(blocking);
+            let blocking = loop {
+                match bench.pipeline.blocking(5).pop() {
+                    Some(blocking) => break blocking,
+                    None => std::thread::yield_now(),
                 }
-                std::thread::yield_now();
-            }
-            None
+            };
+            bench.seen.unblock();
+            blocking
         }
     });
     let (reported, _) = bench.send(&[&body("a", ""), &body("b", "block")]).await;
-    let blocking = watcher.join().expect("the watcher").expect("seen");
+    let blocking = watcher.join().expect("the watcher");
     assert_eq!((&*blocking.batch_id, blocking.index), ("batch", 1));
     assert_eq!(reported, [""; 0]);
     assert_eq!(bench.pipeline.blocking(0), []);

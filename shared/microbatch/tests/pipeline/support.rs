@@ -1,106 +1,32 @@
 //! A pipeline around a processor that does what its item says.
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
 use microbatch::{
-    BatchResponse, Commit, Done, ItemContext, Key, MemoryStore, NoWrites, Options, Outcome, Pipeline, PipelineBuilder,
-    ProcessError, Processor, key::canonical::canonicalize, pipeline::Host,
+    BatchResponse, Commit, Key, MemoryStore, NoWrites, Options, Outcome, Pipeline, PipelineBuilder, Processor,
+    key::canonical::canonicalize,
+    pipeline::{Host, RunError},
 };
+pub(crate) use microbatch_testkit::scripted::Scripted;
 use microbatch_testkit::{
     clock::{SeededRandom, TokioClock},
     recorder::{KeepingRecorder, KeptReport},
+    scripted::Seen,
 };
-use serde::Deserialize;
 
-/// An item that says what its processor shall do.
-#[derive(Deserialize)]
+/// A type as users have: fields that it does not know are passed over.
+#[derive(serde::Deserialize)]
 pub(crate) struct Item {
-    pub(crate) id: String,
-    #[serde(default)]
-    pub(crate) act: String,
-    #[serde(default)]
-    pub(crate) ms: u64,
+    #[serde(rename = "id")]
+    _id: String,
 }
 
-/// What the processor did.
-#[derive(Default)]
-pub(crate) struct Seen {
-    runs: Mutex<HashMap<String, usize>>,
-    /// Lets items that block go on.
-    pub(crate) unblock: AtomicBool,
-    at_once: AtomicUsize,
-    pub(crate) at_once_max: AtomicUsize,
-}
-
-impl Seen {
-    pub(crate) fn runs(&self, id: &str) -> usize {
-        self.runs.lock().expect("lock").get(id).copied().unwrap_or(0)
-    }
-
-    pub(crate) fn total(&self) -> usize {
-        self.runs.lock().expect("lock").values().sum()
-    }
-}
-
-struct InFlight<'a>(&'a Seen);
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.at_once.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-struct PanicOnDrop;
-
-impl Drop for PanicOnDrop {
-    fn drop(&mut self) {
-        panic!("dropped");
-    }
-}
-
-pub(crate) struct Scripted(pub(crate) Arc<Seen>);
-
-impl Processor for Scripted {
-    type Item = Item;
-    type Output = String;
-    type Write = NoWrites;
-
-    async fn process(&self, item: Item, _cx: &ItemContext) -> Result<Done<String>, ProcessError> {
-        *self.0.runs.lock().expect("lock").entry(item.id.clone()).or_default() += 1;
-        let at_once = self.0.at_once.fetch_add(1, Ordering::SeqCst) + 1;
-        self.0.at_once_max.fetch_max(at_once, Ordering::SeqCst);
-        let _in_flight = InFlight(&self.0);
-        match item.act.as_str() {
-            "hang" => std::future::pending::<()>().await,
-            "slow" => tokio::time::sleep(Duration::from_millis(item.ms)).await,
-            "block" => {
-                while !self.0.unblock.load(Ordering::SeqCst) {
-                    std::thread::yield_now();
-                }
-            }
-            "panic" => panic!("on purpose"),
-            "panic_late" => {
-                tokio::time::sleep(Duration::from_millis(item.ms)).await;
-                panic!("on purpose");
-            }
-            "panic_in_drop" => {
-                let _bomb = PanicOnDrop;
-                std::future::pending::<()>().await;
-            }
-            "fail" => return Err(ProcessError::transient(std::fmt::Error).code("on_purpose")),
-            "unknown" => return Err(ProcessError::transient(std::fmt::Error).effect_unknown()),
-            "permanent" => return Err(ProcessError::permanent(std::fmt::Error)),
-            _ => tokio::task::yield_now().await,
-        }
-        Ok(Done::new(item.id))
-    }
+/// A processor that does what its items say.
+pub(crate) fn scripted() -> Scripted {
+    Scripted::by("id").as_told()
 }
 
 /// A pipeline under test and all that can be asked about it.
@@ -125,8 +51,9 @@ impl Bench<MemoryStore> {
 
 impl<S: Commit<NoWrites>> Bench<S> {
     pub(crate) fn on(store: S, options: impl FnOnce(&mut Options)) -> Self {
-        let seen = Arc::new(Seen::default());
-        let builder = Pipeline::builder(Scripted(Arc::clone(&seen))).key("id").fingerprint_body().options(options);
+        let processor = scripted();
+        let seen = processor.seen();
+        let builder = Pipeline::builder(processor).key("id").fingerprint_body().options(options);
         Self { seen, ..Self::of(builder, store) }
     }
 }
@@ -135,6 +62,7 @@ impl<P: Processor, S: Commit<P::Write>> Bench<S, P> {
     pub(crate) fn of(builder: PipelineBuilder<P>, store: S) -> Self {
         let (recorder, clock) = (Arc::new(KeepingRecorder::default()), TokioClock::default());
         let host = Host {
+            queue: None,
             store,
             clock: Arc::new(clock),
             random: Arc::new(SeededRandom::new(SEEDS.fetch_add(1, Ordering::Relaxed))),
@@ -153,9 +81,24 @@ impl<P: Processor, S: Commit<P::Write>> Bench<S, P> {
     pub(crate) async fn send_by(&self, bodies: &[&str], deadline_ms: u64) -> (Vec<String>, KeptReport) {
         use microbatch::Clock;
         let deadline_ms = self.clock.now_ms() + deadline_ms;
-        let response = self.pipeline.run(&event(bodies), "batch", Some(deadline_ms)).await.expect("an event");
-        (response.into_failed_ids(), self.recorder.last())
+        let failed_ids = match self.pipeline.run(&event(bodies), "batch", Some(deadline_ms)).await {
+            Ok(response) => response.into_failed_ids(),
+            // The queue then delivers all of them again.
+            Err(RunError::AllFailed { records }) => (0..records).map(|index| format!("m{index}")).collect(),
+            Err(error) => panic!("expected an event: {error}"),
+        };
+        (failed_ids, self.recorder.last())
     }
+}
+
+/// Runs a case of a property, on a paused clock of its own.
+pub(crate) fn paused<T>(case: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("runtime")
+        .block_on(case)
 }
 
 pub(crate) fn event(bodies: &[&str]) -> String {
@@ -181,6 +124,6 @@ pub(crate) fn outcomes(report: &KeptReport) -> Vec<Outcome> {
 pub(crate) async fn run_raw<S: Commit<NoWrites>>(
     pipeline: &Pipeline<Scripted, S>,
     event: &str,
-) -> Result<BatchResponse, microbatch::pipeline::RunError> {
+) -> Result<BatchResponse, RunError> {
     pipeline.run(event, "batch", None).await
 }

@@ -2,21 +2,21 @@
 
 use std::collections::hash_map::Entry;
 
-use tokio::sync::OwnedSemaphorePermit;
-
-use super::{Phase, Run, Ticket, Verdict, settle::follow};
+use super::{Detail, Phase, Run, Ticket, Verdict, settle::follow};
 use crate::{
     batcher::Batch,
     decode::{Decoded, Identity, decode},
+    error::ProcessError,
     key::Key,
     lease::retention_end_s,
     outcome::Outcome,
     pipeline::{
         Shared,
-        calls::{Tried, may_be_applied, try_again, try_once},
+        calls::{CallError, Tried, try_again, try_once},
+        gate::Permit,
     },
     processor::Processor,
-    record::{Fingerprint, Owner},
+    record::{Fingerprint, Owner, StoredResult},
     store::{Commit, StoreError},
     transition::{ClaimAnswer, ClaimRequest, ReleaseKind, judge_previous},
 };
@@ -25,6 +25,10 @@ use crate::{
 pub(super) struct Leader {
     pub(super) fingerprint: Option<Fingerprint>,
     pub(super) verdict: Option<Verdict>,
+    /// What its work gave, kept for followers that come later, where a hook asks for it.
+    pub(super) result: Option<StoredResult>,
+    /// Why its work failed, likewise.
+    pub(super) error: Option<ProcessError>,
     pub(super) followers: Vec<(usize, Option<Fingerprint>)>,
 }
 
@@ -57,26 +61,24 @@ const ADMITTED_AT_ONCE: usize = 64;
 impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
     /// Decodes messages as long as there is room for their claims.
     pub(super) fn admit(&mut self) {
-        let end = self.next.saturating_add(ADMITTED_AT_ONCE);
-        while self.next < self.messages.len() {
-            if self.next >= end {
-                // The clock and the others get their turn: records that need no claim never wait.
-                self.more_to_admit = true;
+        for _ in 0..ADMITTED_AT_ONCE {
+            if !self.lineup.has_ready() {
+                self.claims_gate.close();
                 return;
             }
             let Some(permit) = self.claims_gate.try_pass() else { return };
-            let index = self.next;
-            self.next += 1;
-            let bytes_max = self.shared.config.body_bytes_max;
-            match decode(&self.messages[index], self.shared.keying.as_ref(), bytes_max) {
+            let Some(index) = self.lineup.next() else { return };
+            let (shared, message) = (self.shared, &self.messages[index]);
+            match decode(message, shared.config.envelope, shared.keying.as_ref(), shared.config.body_bytes_max) {
                 Ok(decoded) => self.admit_item(index, decoded, permit),
-                Err(error) => self.decide(index, Verdict::new(Outcome::Rejected, Some(error.code()))),
+                Err(error) => self.decide(index, Verdict::undecodable(error.code())),
             }
         }
-        self.claims_gate.close();
+        // The clock and the others get their turn: records that need no claim never wait.
+        self.more_to_admit = true;
     }
 
-    fn admit_item(&mut self, index: usize, decoded: Decoded<P::Item>, permit: OwnedSemaphorePermit) {
+    fn admit_item(&mut self, index: usize, decoded: Decoded<P::Item>, permit: Permit) {
         let Decoded { item, identity } = decoded;
         let Some(identity) = identity else {
             // Without idempotency there is nothing to claim.
@@ -93,20 +95,24 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
                 if verdict.is_none() {
                     leader.followers.push((index, identity.fingerprint));
                 }
+                let (result, error) = (leader.result.clone(), leader.error.as_ref().map(ProcessError::same));
                 self.count_drop(item);
                 if let Some(verdict) = verdict {
-                    self.decide(index, verdict);
+                    let result = result.as_ref().map_or(Detail::None, Detail::Result);
+                    let detail =
+                        error.as_ref().filter(|_| verdict.outcome != Outcome::Busy).map_or(result, Detail::Error);
+                    self.decide_with(index, verdict, detail);
                 }
             }
             Entry::Vacant(entry) => {
                 let fingerprint = identity.fingerprint.clone();
-                entry.insert(Leader { fingerprint, verdict: None, followers: Vec::new() });
+                entry.insert(Leader { fingerprint, verdict: None, result: None, error: None, followers: Vec::new() });
                 self.claim(index, item, identity, permit);
             }
         }
     }
 
-    fn claim(&mut self, index: usize, item: P::Item, identity: Identity, permit: OwnedSemaphorePermit) {
+    fn claim(&mut self, index: usize, item: P::Item, identity: Identity, permit: Permit) {
         let now_ms = self.shared.clock.now_ms();
         let remembered = self.shared.completed.answer(&identity.key, identity.fingerprint.as_ref(), now_ms);
         let (key, fingerprint) = (identity.key.clone(), identity.fingerprint.clone());
@@ -132,13 +138,7 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
         }
     }
 
-    fn open_ticket(
-        &mut self,
-        index: usize,
-        item: P::Item,
-        identity: Option<Identity>,
-        permit: OwnedSemaphorePermit,
-    ) -> Owner {
+    fn open_ticket(&mut self, index: usize, item: P::Item, identity: Option<Identity>, permit: Permit) -> Owner {
         let owner = Owner::new(format!("{}-{index}", self.owner_prefix));
         self.tickets[index] = Some(Box::new(Ticket {
             owner: owner.clone(),
@@ -151,13 +151,14 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
             given_up: false,
             claim_permit: Some(permit),
             run_permit: None,
+            admitted: None,
         }));
         owner
     }
 
     /// Sends a last, smaller batch once nothing can be added to it, or nothing else is under way.
     pub(super) fn send_claims(&mut self) {
-        let last = self.next == self.messages.len();
+        let last = !self.lineup.has_ready();
         let idle = self.claims.is_empty() && self.ready.is_empty();
         let batch = if last {
             self.to_claim.close()
@@ -180,7 +181,7 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
         let (shared, give_up_ms) = (self.shared, self.schedule.cut_off_ms);
         self.claim_retries.push(Box::pin(async move {
             let PendingClaim { index, request, previous } = pending;
-            let answer = try_again(shared, request, error, give_up_ms).await;
+            let answer = try_again(&shared.store, shared.caller(), request, error, give_up_ms).await;
             let previous = previous.map(|previous| (0, previous)).into_iter().collect();
             let mut outcomes = [(index, ClaimOutcome { answer, undone: false })];
             check_previous(shared, &mut outcomes, previous).await;
@@ -196,7 +197,7 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
             ticket.claimed = Some(claimed);
         }
         // Every claim that was sent is given back, answered or not (rule 3).
-        let maybe_held = undone || answer.as_ref().is_err_and(may_be_applied);
+        let maybe_held = undone || answer.as_ref().is_err_and(CallError::may_be_applied);
         if ticket.given_up {
             // The verdict stands. The release that was sent unseen may have overtaken the claim.
             if ticket.claimed.is_some() || maybe_held {
@@ -218,9 +219,10 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
                 self.release(index, ReleaseKind::Now);
                 Verdict::new(Outcome::Abandoned, Some("deadline"))
             }
-            Ok(ClaimAnswer::Duplicate { compared, .. }) => {
+            Ok(ClaimAnswer::Duplicate { result, compared }) => {
                 self.counts.fingerprints_not_compared += u64::from(!compared);
-                Verdict::new(Outcome::Duplicate, None)
+                self.decide_with(index, Verdict::new(Outcome::Duplicate, None), Detail::Result(&result));
+                return;
             }
             Ok(ClaimAnswer::Conflict) => Verdict::new(Outcome::Conflict, Some("fingerprint_differs")),
             Ok(ClaimAnswer::Busy { until_ms }) => {
@@ -243,7 +245,7 @@ async fn send_batch<P: Processor, S: Commit<P::Write>>(
 ) -> ClaimAnswers {
     let (mut keep, requests): (Vec<_>, Vec<_>) =
         batch.into_iter().map(|pending| ((pending.index, pending.previous), pending.request)).unzip();
-    let Tried { answered, again } = try_once(shared, requests).await;
+    let Tried { answered, again } = try_once(&shared.store, shared.caller(), requests).await;
     let mut previous = Vec::new();
     let mut outcomes = Vec::with_capacity(answered.len());
     for (position, answer) in answered {

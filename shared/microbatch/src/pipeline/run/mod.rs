@@ -4,11 +4,13 @@
 //! ([`Run::advance`]), then waits for the first thing to happen ([`Run::next_events`]). Time cuts it in phases, after
 //! [`Schedule`]: items run until the cut-off, then claims are completed or given back until the response is due.
 //!
-//! [`claim`] leads from a message to a claimed item, [`process`] runs it, [`settle`] completes or releases it and gives the
-//! message its verdict.
+//! [`lineup`] says which message may come, [`claim`] leads from it to a claimed item, [`process`] runs that, [`settle`]
+//! completes or releases it and gives the message its verdict, and [`requeue`] has the queue park or delay what is not done.
 
 mod claim;
+mod lineup;
 mod process;
+mod requeue;
 mod settle;
 mod verdict;
 
@@ -19,34 +21,46 @@ use std::{
     task::{Context, Poll},
 };
 
-use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::OwnedSemaphorePermit;
-
 pub(super) use self::verdict::{Finished, Verdict};
 use self::{
     claim::{ClaimAnswers, Leader, PendingClaim},
+    lineup::Lineup,
+    process::{PendingItem, Work},
+    requeue::{QueueAnswers, Requests},
     settle::{CompletionAnswers, PendingCompletion},
 };
-use super::{Shared, gate::Gate, guarded::Ran, workers::Workers};
+use super::{
+    Shared,
+    control::Admitted,
+    gate::{Gate, Permit},
+    guarded::Ran,
+    workers::Workers,
+};
 use crate::{
     batcher::{Collector, Limits},
     clock::BoxFuture,
     decode::Identity,
+    error::ProcessError,
     key::Key,
     lease::Schedule,
     message::Message,
     outcome::Outcome,
     processor::Processor,
+    queue::QueueError,
     record::{Owner, StoredResult},
     store::{Commit, StoreError},
     telemetry::Counts,
     transition::{Claimed, ReleaseAnswer, ReleaseKind, ReleaseRequest},
 };
+use futures_util::stream::{FuturesUnordered, StreamExt};
 
 /// Most bytes of results in one call: far below what DynamoDB takes in a request, 16 MB.
 const CALL_BYTES_MAX: NonZeroUsize = NonZeroUsize::new(4 * 1_048_576).expect("not zero");
 /// Longest time that a completion waits behind a call that is out. None waits when there is no such call.
 const COMPLETION_LINGER_MS: u64 = 20;
+/// Longest time that an item waits for others to fill its sub-batch where no such time was set: a claim or a sub-batch that
+/// is slow, or hangs, must not hold it up (P7).
+const SUB_BATCH_LINGER_MS: u64 = 20;
 /// Errors of the store that a report holds.
 const STORE_ERRORS_MAX: usize = 8;
 
@@ -95,16 +109,27 @@ struct Ticket<T> {
     /// The verdict was given while the claim's answer was still out.
     given_up: bool,
     /// Room among the claimed and unfinished; given back when the processor returns.
-    claim_permit: Option<OwnedSemaphorePermit>,
-    run_permit: Option<OwnedSemaphorePermit>,
+    claim_permit: Option<Permit>,
+    run_permit: Option<Permit>,
+    /// Counts it among what the dependency is judged by.
+    admitted: Option<Admitted>,
+}
+
+/// What a hook may see beside the verdict.
+#[derive(Clone, Copy)]
+enum Detail<'d> {
+    None,
+    Error(&'d ProcessError),
+    Result(&'d StoredResult),
 }
 
 /// Something happened that the run has waited for.
 enum Event<W> {
     Claims(ClaimAnswers),
-    Ran(Ran<W>),
+    Ran(Ran<Work<W>>),
     Completions(CompletionAnswers<W>),
     Releases(Vec<Result<ReleaseAnswer, StoreError>>),
+    Queue(QueueAnswers),
     /// Room at a gate, or a phase is over: the next round looks for itself.
     Wake,
 }
@@ -118,8 +143,7 @@ struct Run<'r, P: Processor, S: Commit<P::Write>> {
     timer: BoxFuture<'static, ()>,
     /// What precedes the index in the owner tokens of this invocation.
     owner_prefix: String,
-    /// The next message to decode.
-    next: usize,
+    lineup: Lineup,
     /// There is more to decode at once; first the others get their turn.
     more_to_admit: bool,
     leaders: HashMap<Key, Leader>,
@@ -137,11 +161,20 @@ struct Run<'r, P: Processor, S: Commit<P::Write>> {
     claim_retries: FuturesUnordered<BoxFuture<'r, ClaimAnswers>>,
     /// Claimed, waiting for room to run.
     ready: VecDeque<usize>,
+    /// Permission for the item that is being started.
+    admitted: Option<Admitted>,
+    /// When the next may start, where the rate or a probe holds them back.
+    start_at_ms: Option<u64>,
+    /// Items that wait for others to fill their sub-batch; none where they run one by one.
+    to_process: Option<Collector<PendingItem<P::Item>>>,
+    /// Pieces of work under way: items or sub-batches.
     running: usize,
-    workers: Workers<P::Write>,
+    /// The items of each sub-batch under way, by the first.
+    sub_batches: HashMap<usize, Vec<usize>>,
+    workers: Workers<Work<P::Write>>,
     to_complete: Collector<PendingCompletion<P::Write>>,
-    /// Wakes for completions that have waited long enough: when, and the timer.
-    linger: Option<(u64, BoxFuture<'static, ()>)>,
+    /// Wakes for what has waited long enough: when, and the timer.
+    wake: Option<(u64, BoxFuture<'static, ()>)>,
     completions: FuturesUnordered<BoxFuture<'r, CompletionAnswers<P::Write>>>,
     completion_retries: FuturesUnordered<BoxFuture<'r, CompletionAnswers<P::Write>>>,
     /// Effects that happened and are not yet recorded.
@@ -149,6 +182,10 @@ struct Run<'r, P: Processor, S: Commit<P::Write>> {
     to_release: Vec<ReleaseRequest>,
     releases: FuturesUnordered<BoxFuture<'r, Vec<Result<ReleaseAnswer, StoreError>>>>,
     releasing: usize,
+    requests: Requests,
+    queue_calls: FuturesUnordered<BoxFuture<'r, QueueAnswers>>,
+    /// The first of each kind and text.
+    queue_errors: Vec<QueueError>,
 }
 
 impl<'r, P: Processor, S: Commit<P::Write>> Run<'r, P, S> {
@@ -160,12 +197,12 @@ impl<'r, P: Processor, S: Commit<P::Write>> Run<'r, P, S> {
             phase: Phase::Running,
             timer: Box::pin(std::future::pending()),
             owner_prefix: format!("{:032x}", shared.random.next_u128()),
-            next: 0,
+            lineup: Lineup::new(messages),
             leaders: HashMap::with_capacity(messages.len()),
             tickets: messages.iter().map(|_| None).collect(),
             verdicts: messages.iter().map(|_| None).collect(),
             undecided: messages.len(),
-            counts: Counts { unordered_fifo: count_fifo(messages), ..Counts::default() },
+            counts: Counts::default(),
             store_errors: Vec::new(),
             claims_gate: shared.gates.claims(),
             running_gate: shared.gates.running(),
@@ -174,16 +211,23 @@ impl<'r, P: Processor, S: Commit<P::Write>> Run<'r, P, S> {
             claim_retries: FuturesUnordered::new(),
             more_to_admit: false,
             ready: VecDeque::new(),
+            admitted: None,
+            start_at_ms: None,
+            to_process: shared.processor.sub_batches().map(|limits| Collector::new(with_linger(limits))),
             running: 0,
+            sub_batches: HashMap::new(),
             workers: Workers::new(shared.config.shards, &shared.watches, batch_id),
             to_complete: Collector::new(limits(shared.store.chunk_size(), COMPLETION_LINGER_MS)),
-            linger: None,
+            wake: None,
             completions: FuturesUnordered::new(),
             completion_retries: FuturesUnordered::new(),
             completing: 0,
             to_release: Vec::new(),
             releases: FuturesUnordered::new(),
             releasing: 0,
+            requests: Requests::default(),
+            queue_calls: FuturesUnordered::new(),
+            queue_errors: Vec::new(),
         }
     }
 
@@ -204,12 +248,18 @@ impl<'r, P: Processor, S: Commit<P::Write>> Run<'r, P, S> {
         // Read here too, not only from the timer: a batch that never waits never lets a timer fire.
         self.pass_time(self.shared.clock.now_ms());
         if self.phase == Phase::Running {
+            self.heed_breaker();
             self.admit();
             self.send_claims();
             self.start_ready();
+        } else {
+            // What became free behind a message that was done late.
+            self.abandon_unbegun("deadline");
         }
         self.send_completions();
         self.send_releases();
+        self.send_parks();
+        self.send_delays();
     }
 
     fn is_done(&self) -> bool {
@@ -219,6 +269,7 @@ impl<'r, P: Processor, S: Commit<P::Write>> Run<'r, P, S> {
             && self.to_release.is_empty()
             && self.releases.is_empty()
             && self.running == 0
+            && self.requests.is_done()
     }
 
     // --- time -----------------------------------------------------------------------------------------------------
@@ -251,17 +302,51 @@ impl<'r, P: Processor, S: Commit<P::Write>> Run<'r, P, S> {
     fn stop_starting(&mut self) {
         self.claims_gate.close();
         self.running_gate.close();
-        // Nothing was begun: the time is too short for the margins, which more deliveries will not change.
-        let code = if self.next == 0 { "no_time_left" } else { "deadline" };
-        for index in std::mem::replace(&mut self.next, self.messages.len())..self.messages.len() {
-            self.decide(index, Verdict::new(Outcome::Abandoned, Some(code)));
+        // Nothing looks at it any more: a time in the past would wake the run for ever.
+        self.start_at_ms = None;
+        self.abandon_unstarted(self.deadline_code());
+    }
+
+    /// Nothing was begun: the time is too short for the margins, which more deliveries will not change.
+    fn deadline_code(&self) -> &'static str {
+        if self.lineup.is_untouched() { "no_time_left" } else { "deadline" }
+    }
+
+    /// While the breaker is open nothing is claimed either: it would only be given back.
+    fn heed_breaker(&mut self) {
+        let Some(control) = &self.shared.control else { return };
+        let collected = self.to_process.as_ref().is_some_and(|collector| !collector.is_empty());
+        let unstarted = self.lineup.has_ready() || !self.ready.is_empty() || collected;
+        if unstarted && control.open_until_ms(self.shared.clock.now_ms()).is_some() {
+            self.abandon_unstarted("breaker_open");
         }
+    }
+
+    /// What has not started will not, in this invocation.
+    fn abandon_unstarted(&mut self, code: &'static str) {
+        self.abandon_unbegun(code);
         for pending in self.to_claim.close().into_iter().flat_map(|batch| batch.entries) {
-            self.decide(pending.index, Verdict::new(Outcome::Abandoned, Some("deadline")));
+            self.decide(pending.index, Verdict::new(Outcome::Abandoned, Some(code)));
+        }
+        let collected = self.to_process.as_mut().and_then(Collector::close);
+        let collected = collected.into_iter().flat_map(|batch| batch.entries).map(|entry| {
+            let index = entry.index;
+            (index, entry)
+        });
+        for (index, entry) in collected.collect::<Vec<_>>() {
+            self.count_drop(entry);
+            self.ready.push_back(index);
         }
         for index in std::mem::take(&mut self.ready) {
             self.release(index, ReleaseKind::Now);
-            self.decide(index, Verdict::new(Outcome::Abandoned, Some("deadline")));
+            self.decide(index, Verdict::new(Outcome::Abandoned, Some(code)));
+        }
+    }
+
+    /// Messages that were not looked at will not be.
+    fn abandon_unbegun(&mut self, code: &'static str) {
+        while let Some(index) = self.lineup.next() {
+            self.decide(index, Verdict::new(Outcome::Abandoned, Some(code)));
         }
     }
 
@@ -310,31 +395,36 @@ impl<'r, P: Processor, S: Commit<P::Write>> Run<'r, P, S> {
         while let Poll::Ready(Some(answers)) = self.releases.poll_next_unpin(cx) {
             events.push(Event::Releases(answers));
         }
+        while let Poll::Ready(Some(answers)) = self.queue_calls.poll_next_unpin(cx) {
+            events.push(Event::Queue(answers));
+        }
         let room = self.claims_gate.poll(cx).is_ready() | self.running_gate.poll(cx).is_ready();
         let over = self.timer.as_mut().poll(cx).is_ready();
         if over {
             // A timer may fire a little early: it is set anew until the clock agrees.
             self.enter(self.phase);
         }
-        let due = self.poll_linger(cx).is_ready();
+        let due = self.poll_wake(cx).is_ready();
         if room || over || due {
             events.push(Event::Wake);
         }
     }
 
-    /// Ready when a completion has waited long enough behind the calls that are out.
-    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(due_at_ms) = self.to_complete.due_at_ms() else {
-            self.linger = None;
+    /// Ready when a completion or a sub-batch has waited long enough for others, or the next item may start.
+    fn poll_wake(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let sub_batch_due_ms = self.to_process.as_ref().and_then(Collector::due_at_ms);
+        let dues_ms = [self.to_complete.due_at_ms(), sub_batch_due_ms, self.start_at_ms];
+        let Some(due_at_ms) = dues_ms.into_iter().flatten().min() else {
+            self.wake = None;
             return Poll::Pending;
         };
-        let (at_ms, timer) = self.linger.get_or_insert_with(|| (due_at_ms, self.shared.clock.sleep_until(due_at_ms)));
+        let (at_ms, timer) = self.wake.get_or_insert_with(|| (due_at_ms, self.shared.clock.sleep_until(due_at_ms)));
         if *at_ms != due_at_ms {
             (*at_ms, *timer) = (due_at_ms, self.shared.clock.sleep_until(due_at_ms));
         }
         let due = timer.as_mut().poll(cx);
         if due.is_ready() {
-            self.linger = None;
+            self.wake = None;
         }
         due
     }
@@ -356,7 +446,7 @@ impl<'r, P: Processor, S: Commit<P::Write>> Run<'r, P, S> {
                     self.claim_again(pending, error);
                 }
             }
-            Event::Ran(ran) => self.item_ran(ran),
+            Event::Ran(ran) => self.work_ended(ran),
             Event::Completions(answers) => {
                 for (index, answer) in answers.answers {
                     self.completion_answered(index, &answer);
@@ -372,6 +462,7 @@ impl<'r, P: Processor, S: Commit<P::Write>> Run<'r, P, S> {
                     self.note_error(error);
                 }
             }
+            Event::Queue(answers) => self.queue_answered(answers),
             Event::Wake => {}
         }
     }
@@ -382,29 +473,59 @@ impl<'r, P: Processor, S: Commit<P::Write>> Run<'r, P, S> {
         // A claim that was never answered may still arrive after the release that was sent behind it.
         let unanswered = self.tickets.iter().flatten().filter(|ticket| ticket.given_up).count();
         self.counts.releases_lost += (self.releasing + self.to_release.len() + unanswered) as u64;
+        self.counts.delays_failed += self.requests.undelayed() as u64;
+        self.enter(Phase::Over);
         for index in 0..self.messages.len() {
             if self.verdicts[index].is_some() {
                 self.drop_ticket(index);
+            } else if let Some(verdict) = self.requests.give_up_park(index) {
+                // Its send may still have succeeded: it then stands in both queues (parking is at least once).
+                self.counts.parks_failed += 1;
+                self.close(index, verdict);
             } else {
-                let done = self.tickets[index].as_ref().is_some_and(|ticket| ticket.done.is_some());
-                let verdict = if done {
-                    Verdict::new(Outcome::Failed, Some("completion_lost"))
-                } else {
-                    Verdict::new(Outcome::Abandoned, Some(if self.next == 0 { "no_time_left" } else { "deadline" }))
-                };
+                let verdict = self.last_verdict(index);
                 self.decide(index, verdict);
             }
         }
+        for leader in std::mem::take(&mut self.leaders).into_values() {
+            // It may hold the last of an error, whose destructor is the user's code.
+            self.count_drop(leader);
+        }
         self.workers.stop().await;
-        Finished { verdicts: self.verdicts, counts: self.counts, store_errors: self.store_errors }
+        Finished {
+            verdicts: self.verdicts,
+            counts: self.counts,
+            store_errors: self.store_errors,
+            queue_errors: self.queue_errors,
+            control: self.shared.control_report(),
+        }
     }
+}
+
+impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
+    /// The verdict of a message that has none when the response is due.
+    fn last_verdict(&mut self, index: usize) -> Verdict {
+        let Some(ticket) = &self.tickets[index] else {
+            return Verdict::new(Outcome::Abandoned, Some(self.deadline_code()));
+        };
+        if ticket.done.is_some() {
+            return Verdict::new(Outcome::Failed, Some("completion_lost"));
+        }
+        // Cut short so late that it was not even given back.
+        self.counts.releases_lost += u64::from(ticket.claimed.is_some());
+        if ticket.item.is_none() {
+            return Verdict::new(Outcome::Failed, Some("deadline"));
+        }
+        Verdict::new(Outcome::Abandoned, Some(self.deadline_code()))
+    }
+}
+
+fn with_linger(limits: Limits) -> Limits {
+    let linger_ms = if limits.linger_ms == 0 { SUB_BATCH_LINGER_MS } else { limits.linger_ms };
+    Limits { linger_ms, ..limits }
 }
 
 /// One call's worth of claims or completions.
 fn limits(chunk_size: NonZeroUsize, linger_ms: u64) -> Limits {
     Limits { count_max: chunk_size, bytes_max: CALL_BYTES_MAX, linger_ms }
-}
-
-fn count_fifo(messages: &[Message<'_>]) -> u64 {
-    messages.iter().filter(|message| message.is_from_fifo_queue()).count() as u64
 }

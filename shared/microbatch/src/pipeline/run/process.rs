@@ -1,20 +1,20 @@
-//! Runs claimed items, and takes in how they ended.
+//! Runs claimed items, one by one or in sub-batches, and takes in how they ended.
 
 use std::sync::Arc;
 
 use serde::Serialize;
-use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Run, Verdict};
+use super::{Detail, Run, Verdict};
 use crate::{
+    batch_processor::{BatchItem, ItemResult},
+    control::Signal,
     error::ProcessError,
-    key::Key,
     lease::deferred_lease_end_ms,
-    message::Message,
     outcome::Outcome,
     panics::contain,
     pipeline::{
-        Shared,
+        control::NotNow,
+        gate::Permit,
         guarded::{Ended, Guarded, Ran},
     },
     processor::{ItemContext, Processor},
@@ -23,23 +23,59 @@ use crate::{
     transition::ReleaseKind,
 };
 
+/// What a processor gave for an item: the result to keep and the writes to commit.
+pub(super) type Produced<W> = Result<(StoredResult, Vec<W>), ProcessError>;
+
+/// What a piece of work gave.
+pub(super) enum Work<W> {
+    Item(Produced<W>),
+    /// One for each item of a sub-batch, in order.
+    SubBatch(Vec<Produced<W>>),
+}
+
+/// An item that waits for others to fill its sub-batch.
+pub(super) struct PendingItem<T> {
+    pub(super) index: usize,
+    item: T,
+}
+
 impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
-    /// Starts claimed items as long as there is room and time.
+    /// Starts claimed items as long as there is room and time, and the dependency is up.
     pub(super) fn start_ready(&mut self) {
         let completing_max = self.shared.gates.claims_max;
+        let mut more_by_rate = false;
+        self.start_at_ms = None;
         while !self.ready.is_empty() && self.completing < completing_max {
-            let Some(permit) = self.running_gate.try_pass() else { return };
+            let Some(permit) = self.running_gate.try_pass() else { break };
+            if let Some(control) = &self.shared.control {
+                let now_ms = self.shared.clock.now_ms();
+                match control.try_start(now_ms) {
+                    Ok(admitted) => self.admitted = Some(admitted),
+                    Err(not_now @ (NotNow::Until(at_ms) | NotNow::Probing(at_ms))) => {
+                        self.start_at_ms = Some(at_ms);
+                        more_by_rate = matches!(not_now, NotNow::Until(_));
+                        break;
+                    }
+                    Err(NotNow::Open) => {
+                        self.abandon_unstarted("breaker_open");
+                        break;
+                    }
+                }
+            }
             if let Some(index) = self.ready.pop_front() {
                 self.start(index, permit);
             }
+            // Of an item that did not start after all.
+            self.admitted = None;
         }
-        if self.ready.is_empty() || self.completing >= completing_max {
+        if self.ready.is_empty() || self.completing >= completing_max || self.start_at_ms.is_some() {
             // Room that cannot be used is another invocation's.
             self.running_gate.close();
         }
+        self.start_sub_batch(more_by_rate);
     }
 
-    fn start(&mut self, index: usize, permit: OwnedSemaphorePermit) {
+    fn start(&mut self, index: usize, permit: Permit) {
         let now_ms = self.shared.clock.now_ms();
         let config = &self.shared.config;
         let Some(ticket) = &mut self.tickets[index] else { return };
@@ -54,30 +90,127 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
         }
         let Some(item) = ticket.item.take() else { return };
         ticket.run_permit = Some(permit);
-        let ends_at_ms = now_ms.saturating_add(config.item_timeout_ms).min(self.schedule.cut_off_ms);
-        let key = ticket.identity.as_ref().map(|identity| identity.key.clone());
-        let attempt = ticket.claimed.map_or(0, |claimed| claimed.attempt);
-        let context = context(&self.messages[index], index, key, attempt, ends_at_ms, self.shared);
+        ticket.admitted = self.admitted.take();
+        if let Some(collector) = &mut self.to_process {
+            let bytes = self.messages[index].body.map_or(0, |body| body.get().len());
+            match collector.push(PendingItem { index, item }, bytes, now_ms) {
+                Ok(batches) => batches.into_iter().for_each(|batch| self.launch(batch.entries)),
+                // A body larger than a sub-batch may be goes by itself.
+                Err(too_large) => self.launch(vec![too_large.entry]),
+            }
+            return;
+        }
+        let ends_at_ms = self.item_ends_at_ms(now_ms);
+        let context = self.context(index, ends_at_ms);
         let processor = Arc::clone(&self.shared.processor);
         let result_bytes_max = config.result_bytes_max;
-        let future = Box::pin(async move {
-            let done = processor.process(item, &context).await?;
-            let (output, writes) = done.into_parts();
-            Ok((stored_result(&output, result_bytes_max), writes))
-        });
+        let future =
+            Box::pin(async move { Work::Item(produced(processor.process(item, &context).await, result_bytes_max)) });
         self.workers.start(Guarded::new(index, future, ends_at_ms, Arc::clone(&self.shared.clock)));
         self.running += 1;
     }
 
-    pub(super) fn item_ran(&mut self, ran: Ran<P::Write>) {
+    /// Starts what was collected of a sub-batch when nothing can join it, or it has waited long enough. The rate may let
+    /// more join it in time.
+    fn start_sub_batch(&mut self, more_by_rate: bool) {
+        let nothing_under_way = self.claims.is_empty() && self.claim_retries.is_empty() && self.to_claim.is_empty();
+        let none_to_come = nothing_under_way && self.ready.is_empty() && !self.lineup.has_ready();
+        // Room and permission come from what runs, here or elsewhere: others' work is not waited for.
+        let idle = self.running == 0 && self.claims.is_empty() && self.claim_retries.is_empty() && !more_by_rate;
+        let now_ms = self.shared.clock.now_ms();
+        let Some(collector) = &mut self.to_process else { return };
+        let batch = if none_to_come {
+            collector.close()
+        } else if idle {
+            collector.flush_idle()
+        } else {
+            collector.flush_if_due(now_ms)
+        };
+        if let Some(batch) = batch {
+            self.launch(batch.entries);
+        }
+    }
+
+    fn launch(&mut self, mut entries: Vec<PendingItem<P::Item>>) {
+        let now_ms = self.shared.clock.now_ms();
+        let ends_at_ms = self.item_ends_at_ms(now_ms);
+        // Claims are not answered in the order in which the messages came.
+        entries.sort_unstable_by_key(|entry| entry.index);
+        for entry in &entries {
+            let ticket = self.tickets[entry.index].as_mut();
+            if let Some(admitted) = ticket.and_then(|ticket| ticket.admitted.as_mut()) {
+                admitted.begin(now_ms);
+            }
+        }
+        let indexes: Vec<usize> = entries.iter().map(|entry| entry.index).collect();
+        let Some(&first) = indexes.first() else { return };
+        let entry = |entry: PendingItem<P::Item>| {
+            let cx = self.context(entry.index, ends_at_ms);
+            BatchItem { item: entry.item, cx }
+        };
+        let items: Vec<_> = entries.into_iter().map(entry).collect();
+        let processor = Arc::clone(&self.shared.processor);
+        let result_bytes_max = self.shared.config.result_bytes_max;
+        let future = Box::pin(async move {
+            let results = processor.process_many(items).await;
+            Work::SubBatch(results.into_iter().map(|result| produced(result, result_bytes_max)).collect())
+        });
+        self.sub_batches.insert(first, indexes);
+        self.workers.start(Guarded::new(first, future, ends_at_ms, Arc::clone(&self.shared.clock)));
+        self.running += 1;
+    }
+
+    fn item_ends_at_ms(&self, now_ms: u64) -> u64 {
+        now_ms.saturating_add(self.shared.config.item_timeout_ms).min(self.schedule.cut_off_ms)
+    }
+
+    /// What the processor may know of a message.
+    fn context(&self, index: usize, ends_at_ms: u64) -> ItemContext {
+        let message = &self.messages[index];
+        let ticket = self.tickets[index].as_ref();
+        let identity = ticket.and_then(|ticket| ticket.identity.as_ref());
+        ItemContext {
+            index,
+            message_id: (&*message.id).into(),
+            receive_count: message.receive_count,
+            group: message.group.as_deref().map(Box::from),
+            trace_header: message.trace_header.as_deref().map(Box::from),
+            attempt: ticket.and_then(|ticket| ticket.claimed).map_or(0, |claimed| claimed.attempt),
+            key: identity.map(|identity| identity.key.clone()),
+            ends_at_ms,
+            clock: Arc::clone(&self.shared.clock),
+        }
+    }
+
+    pub(super) fn work_ended(&mut self, ran: Ran<Work<P::Write>>) {
         let Ran { index, ended, panicked_in_drop } = ran;
         self.running -= 1;
         self.counts.panics_in_drop += u64::from(panicked_in_drop);
+        let members = self.sub_batches.remove(&index).unwrap_or_else(|| vec![index]);
+        match ended {
+            Ended::Returned(Work::Item(produced)) => self.item_ended(index, Ended::Returned(produced)),
+            Ended::Returned(Work::SubBatch(produced)) => {
+                // One each, by the contract of `process_many`; what is missing counts as cut short.
+                let mut produced = produced.into_iter();
+                for member in members {
+                    self.item_ended(member, produced.next().map_or(Ended::Panicked, Ended::Returned));
+                }
+            }
+            Ended::TimedOut => members.into_iter().for_each(|member| self.item_ended(member, Ended::TimedOut)),
+            Ended::Panicked => members.into_iter().for_each(|member| self.item_ended(member, Ended::Panicked)),
+        }
+    }
+
+    fn item_ended(&mut self, index: usize, ended: Ended<Produced<P::Write>>) {
+        let now_ms = self.shared.clock.now_ms();
+        let at_cut_off = now_ms >= self.schedule.cut_off_ms;
         if let Some(ticket) = &mut self.tickets[index] {
             ticket.claim_permit = None;
             ticket.run_permit = None;
+            if let Some(admitted) = ticket.admitted.take() {
+                admitted.ended(signal(&ended, at_cut_off), now_ms, &self.shared.gates);
+            }
         }
-        let at_cut_off = self.shared.clock.now_ms() >= self.schedule.cut_off_ms;
         match ended {
             Ended::Returned(Ok((result, writes))) => self.complete(index, result, writes),
             Ended::Returned(Err(error)) => {
@@ -91,52 +224,52 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
     }
 
     pub(super) fn item_failed(&mut self, index: usize, error: &ProcessError) {
-        let kind = if error.is_effect_unknown() { self.deferral(index) } else { ReleaseKind::Now };
-        self.release(index, kind);
+        let deferred_ms = error.is_effect_unknown().then(|| self.deferred_lease_end_ms(index));
+        self.release(
+            index,
+            deferred_ms.map_or(ReleaseKind::Now, |lease_end_ms| ReleaseKind::Deferred { lease_end_ms }),
+        );
         let (outcome, code) =
             if error.is_permanent() { (Outcome::Rejected, "permanent") } else { (Outcome::Failed, "transient") };
         let verdict = Verdict {
             error_type: Some(error.type_name()),
+            busy_until_ms: deferred_ms.filter(|_| self.shared.keying.is_some()),
             retry_after_ms: error.retry_after_hint().map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX)),
             ..Verdict::new(outcome, Some(error.failure_code().unwrap_or(code)))
         };
-        self.decide(index, verdict);
+        self.decide_with(index, verdict, Detail::Error(error));
     }
 
     /// A processor that did not return by itself may have a request in flight: its key is given back later (rule 3).
     fn item_cut_short(&mut self, index: usize, code: &'static str) {
-        let kind = self.deferral(index);
-        self.release(index, kind);
-        self.decide(index, Verdict::new(Outcome::Failed, Some(code)));
+        let lease_end_ms = self.deferred_lease_end_ms(index);
+        self.release(index, ReleaseKind::Deferred { lease_end_ms });
+        let busy_until_ms = self.shared.keying.is_some().then_some(lease_end_ms);
+        self.decide(index, Verdict { busy_until_ms, ..Verdict::new(Outcome::Failed, Some(code)) });
     }
 
-    fn deferral(&self, index: usize) -> ReleaseKind {
+    fn deferred_lease_end_ms(&self, index: usize) -> u64 {
         let claimed = self.tickets[index].as_ref().and_then(|ticket| ticket.claimed);
         let current_ms = claimed.map_or(self.schedule.lease_end_ms, |claimed| claimed.lease_end_ms);
-        let now_ms = self.shared.clock.now_ms();
-        ReleaseKind::Deferred { lease_end_ms: deferred_lease_end_ms(current_ms, now_ms, &self.shared.config) }
+        deferred_lease_end_ms(current_ms, self.shared.clock.now_ms(), &self.shared.config)
     }
 }
 
-fn context<P, S>(
-    message: &Message<'_>,
-    index: usize,
-    key: Option<Key>,
-    attempt: u64,
-    ends_at_ms: u64,
-    shared: &Shared<P, S>,
-) -> ItemContext {
-    ItemContext {
-        index,
-        message_id: (&*message.id).into(),
-        receive_count: message.receive_count,
-        group: message.group.as_deref().map(Box::from),
-        trace_header: message.trace_header.as_deref().map(Box::from),
-        attempt,
-        key,
-        ends_at_ms,
-        clock: Arc::clone(&shared.clock),
+/// What an item's end says about what it depends on.
+fn signal<W>(ended: &Ended<Produced<W>>, at_cut_off: bool) -> Signal {
+    match ended {
+        Ended::Returned(Ok(_)) => Signal::Succeeded,
+        Ended::Returned(Err(error)) if error.is_permanent() => Signal::Ignored,
+        // Cut short by the invocation's end, it says nothing.
+        Ended::TimedOut if at_cut_off => Signal::Ignored,
+        Ended::Returned(Err(_)) | Ended::TimedOut => Signal::Failed,
+        Ended::Panicked => Signal::Ignored,
     }
+}
+
+fn produced<O: Serialize, W>(result: ItemResult<O, W>, result_bytes_max: usize) -> Produced<W> {
+    let (output, writes) = result?.into_parts();
+    Ok((stored_result(&output, result_bytes_max), writes))
 }
 
 /// The result to keep. It is made after the effect, so that it cannot be kept is no failure.

@@ -1,11 +1,12 @@
 //! Completes or releases what was claimed, and gives each message its verdict.
 
-use super::{Phase, Run, Ticket, Verdict};
+use super::{Detail, Phase, Run, Verdict};
 use crate::{
+    hooks::{Failure, Success},
     lease::retention_end_s,
     outcome::Outcome,
     panics::{contain, drop_contained},
-    pipeline::calls::{Tried, UnkeyedWrite, may_be_applied, send_with_retries, try_again, try_once},
+    pipeline::calls::{CallError, Tried, UnkeyedWrite, send_with_retries, try_again, try_once},
     processor::{Processor, WriteRefused},
     record::{Comparison, Fingerprint, StoredResult, compare},
     store::{Commit, StoreError},
@@ -66,7 +67,7 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
         }
         let (shared, give_up_ms) = (self.shared, self.schedule.over_ms);
         self.completion_retries.push(Box::pin(async move {
-            let answers = send_with_retries(shared, vec![write], give_up_ms).await;
+            let answers = send_with_retries(&shared.store, shared.caller(), vec![write], give_up_ms).await;
             let answers = answers.into_iter().map(|answer| (index, answer)).collect();
             CompletionAnswers { answers, again: Vec::new() }
         }));
@@ -89,7 +90,7 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
             batch.into_iter().map(|pending| (pending.index, pending.request)).unzip();
         let shared = self.shared;
         self.completions.push(Box::pin(async move {
-            let Tried { answered, again } = try_once(shared, requests).await;
+            let Tried { answered, again } = try_once(&shared.store, shared.caller(), requests).await;
             let answers = answered.into_iter().map(|(position, answer)| (indexes[position], answer)).collect();
             let again = again
                 .into_iter()
@@ -103,7 +104,7 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
         let (shared, give_up_ms) = (self.shared, self.schedule.over_ms);
         self.completion_retries.push(Box::pin(async move {
             let PendingCompletion { index, request } = pending;
-            let answer = try_again(shared, request, error, give_up_ms).await;
+            let answer = try_again(&shared.store, shared.caller(), request, error, give_up_ms).await;
             CompletionAnswers { answers: vec![(index, answer)], again: Vec::new() }
         }));
     }
@@ -114,7 +115,10 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
         let verdict = match answer {
             Ok(CompleteAnswer::Completed) => {
                 self.remember(index);
-                Verdict::new(Outcome::Processed, None)
+                let done = self.tickets[index].as_mut().and_then(|ticket| ticket.done.take());
+                let detail = done.as_ref().map_or(Detail::None, Detail::Result);
+                self.decide_with(index, Verdict::new(Outcome::Processed, None), detail);
+                return;
             }
             // Another's effect; ours was not committed.
             Ok(CompleteAnswer::CompletedByOther) if transactional => Verdict::new(Outcome::Duplicate, None),
@@ -130,7 +134,7 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
                 self.write_refused(index, *refused);
                 return;
             }
-            Err(error) if transactional && !may_be_applied(error) => {
+            Err(error) if transactional && !error.may_be_applied() => {
                 // Nothing was written: the item has failed as if it had never run.
                 self.note_error(error);
                 self.release(index, ReleaseKind::Now);
@@ -186,19 +190,42 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
             let requests = std::mem::replace(&mut self.to_release, rest);
             self.releasing += requests.len();
             let (shared, give_up_ms) = (self.shared, self.schedule.over_ms);
-            self.releases.push(Box::pin(async move { send_with_retries(shared, requests, give_up_ms).await }));
+            self.releases.push(Box::pin(async move {
+                send_with_retries(&shared.store, shared.caller(), requests, give_up_ms).await
+            }));
         }
     }
 
     /// Gives a message its verdict, and those that follow it theirs.
     pub(super) fn decide(&mut self, index: usize, verdict: Verdict) {
-        let Some(ticket) = self.give_verdict(index, verdict) else { return };
+        self.decide_with(index, verdict, Detail::None);
+    }
+
+    /// [`Run::decide`], with what the hooks may see.
+    pub(super) fn decide_with(&mut self, index: usize, mut verdict: Verdict, detail: Detail<'_>) {
+        let Some(ticket) = self.tickets[index].take() else {
+            self.conclude(index, verdict, detail);
+            return;
+        };
+        verdict.elapsed_ms = Some(self.shared.clock.now_ms().saturating_sub(ticket.sent_ms));
+        verdict.attempt = ticket.claimed.map(|claimed| claimed.attempt);
+        verdict.tries = ticket.claimed.map(|claimed| claimed.tries);
+        self.conclude(index, verdict, detail);
         let leader = ticket.identity.as_ref().and_then(|identity| self.leaders.get_mut(&identity.key));
         if let Some(leader) = leader {
             leader.verdict = Some(verdict);
+            let hooks = &self.shared.hooks;
+            match detail {
+                Detail::Result(result) if hooks.success.is_some() => leader.result = Some(result.clone()),
+                Detail::Error(error) if hooks.failure.is_some() => leader.error = Some(error.same()),
+                _ => {}
+            }
             let fingerprint = leader.fingerprint.clone();
             for (follower, of_follower) in std::mem::take(&mut leader.followers) {
-                self.give_verdict(follower, follow(verdict, fingerprint.as_ref(), of_follower.as_ref()));
+                let of_follower = follow(verdict, fingerprint.as_ref(), of_follower.as_ref());
+                // Of other content, it has no part in what the leader's work gave.
+                let detail = if of_follower.kind == verdict.kind { detail } else { Detail::None };
+                self.conclude(follower, of_follower, detail);
             }
         }
         if ticket.given_up {
@@ -209,17 +236,63 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
         }
     }
 
-    fn give_verdict(&mut self, index: usize, mut verdict: Verdict) -> Option<Box<Ticket<P::Item>>> {
-        let ticket = self.tickets[index].take();
-        if let Some(ticket) = &ticket {
-            verdict.elapsed_ms = Some(self.shared.clock.now_ms().saturating_sub(ticket.sent_ms));
-            verdict.attempt = ticket.claimed.map(|claimed| claimed.attempt);
-            verdict.tries = ticket.claimed.map(|claimed| claimed.tries);
+    /// Tells the hooks, and parks the message or closes it.
+    fn conclude(&mut self, index: usize, verdict: Verdict, detail: Detail<'_>) {
+        if self.verdicts[index].is_some() {
+            return;
+        }
+        self.call_hook(index, &verdict, detail);
+        if self.shall_park(index, &verdict) {
+            self.park(index, verdict);
+        } else {
+            self.close(index, verdict);
+        }
+    }
+
+    /// Makes a verdict final. The rest of a group whose message is not done is blocked, and comes back when it does (P16).
+    pub(super) fn close(&mut self, index: usize, verdict: Verdict) {
+        let visible_at_ms = self.visible_at_ms(index, &verdict);
+        self.close_at(index, verdict, visible_at_ms);
+        if verdict.is_acknowledged() {
+            self.lineup.done(index);
+            return;
+        }
+        for blocked in self.lineup.failed(index) {
+            let verdict = Verdict::new(Outcome::Abandoned, Some("group_blocked"));
+            self.call_hook(blocked, &verdict, Detail::None);
+            self.close_at(blocked, verdict, visible_at_ms);
+        }
+    }
+
+    fn close_at(&mut self, index: usize, verdict: Verdict, visible_at_ms: Option<u64>) {
+        if let Some(visible_at_ms) = visible_at_ms {
+            self.delay(index, visible_at_ms);
         }
         if self.verdicts[index].replace(verdict).is_none() {
             self.undecided -= 1;
         }
-        ticket
+    }
+
+    /// A hook is the user's code: what becomes of it changes nothing here.
+    fn call_hook(&mut self, index: usize, verdict: &Verdict, detail: Detail<'_>) {
+        let message = &self.messages[index];
+        let (message_id, receive_count) = (&*message.id, message.receive_count);
+        let hooks = &self.shared.hooks;
+        let called = match (verdict.kind, &hooks.success, &hooks.failure) {
+            (None, Some(hook), _) => {
+                let result = if let Detail::Result(result) = detail { Some(result) } else { None };
+                let success = Success { index, message_id, receive_count, outcome: verdict.outcome, result };
+                contain(|| hook(&success))
+            }
+            (Some(kind), _, Some(hook)) => {
+                let error = if let Detail::Error(error) = detail { Some(error) } else { None };
+                let (outcome, code) = (verdict.outcome, verdict.code);
+                let failure = Failure { index, message_id, receive_count, outcome, kind, code, error };
+                contain(|| hook(&failure))
+            }
+            _ => return,
+        };
+        self.counts.hook_panics += u64::from(called.is_err());
     }
 
     pub(super) fn drop_ticket(&mut self, index: usize) {

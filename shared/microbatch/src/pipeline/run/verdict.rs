@@ -1,8 +1,11 @@
 //! What is known of each message in the end.
 
 use crate::{
+    control::ControlReport,
+    error::FailureKind,
     message::Message,
     outcome::Outcome,
+    queue::QueueError,
     store::StoreError,
     telemetry::{BatchReport, Counts, ItemReport},
 };
@@ -11,27 +14,51 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::pipeline) struct Verdict {
     pub(in crate::pipeline) outcome: Outcome,
+    pub(in crate::pipeline) kind: Option<FailureKind>,
     pub(in crate::pipeline) code: Option<&'static str>,
     pub(in crate::pipeline) error_type: Option<&'static str>,
+    pub(in crate::pipeline) parked: bool,
     pub(in crate::pipeline) attempt: Option<u64>,
     pub(in crate::pipeline) tries: Option<u64>,
     pub(in crate::pipeline) elapsed_ms: Option<u64>,
     pub(in crate::pipeline) retry_after_ms: Option<u64>,
     pub(in crate::pipeline) busy_until_ms: Option<u64>,
+    pub(in crate::pipeline) delayed_until_ms: Option<u64>,
 }
 
 impl Verdict {
     pub(in crate::pipeline) fn new(outcome: Outcome, code: Option<&'static str>) -> Self {
+        let kind = match outcome {
+            Outcome::Processed | Outcome::Duplicate => None,
+            Outcome::Busy => Some(FailureKind::Busy),
+            Outcome::Conflict => Some(FailureKind::Conflict),
+            Outcome::Failed => Some(FailureKind::Transient),
+            Outcome::Rejected => Some(FailureKind::Permanent),
+            Outcome::Abandoned => Some(FailureKind::Abandoned),
+        };
         Self {
             outcome,
+            kind,
             code,
             error_type: None,
+            parked: false,
             attempt: None,
             tries: None,
             elapsed_ms: None,
             retry_after_ms: None,
             busy_until_ms: None,
+            delayed_until_ms: None,
         }
+    }
+
+    /// The body is no item, or has no key.
+    pub(in crate::pipeline) fn undecodable(code: &'static str) -> Self {
+        Self { kind: Some(FailureKind::Undecodable), ..Self::new(Outcome::Rejected, Some(code)) }
+    }
+
+    /// Whether the queue deletes the message.
+    pub(in crate::pipeline) fn is_acknowledged(&self) -> bool {
+        self.outcome.is_acknowledged() || self.parked
     }
 }
 
@@ -40,6 +67,8 @@ pub(in crate::pipeline) struct Finished {
     pub(in crate::pipeline) verdicts: Vec<Option<Verdict>>,
     pub(in crate::pipeline) counts: Counts,
     pub(in crate::pipeline) store_errors: Vec<StoreError>,
+    pub(in crate::pipeline) queue_errors: Vec<QueueError>,
+    pub(in crate::pipeline) control: ControlReport,
 }
 
 impl Finished {
@@ -56,6 +85,8 @@ impl Finished {
                 index,
                 message_id: &message.id,
                 outcome: verdict.outcome,
+                kind: verdict.kind,
+                parked: verdict.parked,
                 code: verdict.code,
                 error_type: verdict.error_type,
                 attempt: verdict.attempt,
@@ -64,6 +95,7 @@ impl Finished {
                 age_ms: message.sent_ms.map(|sent_ms| received_ms.saturating_sub(sent_ms)),
                 retry_after_ms: verdict.retry_after_ms,
                 busy_until_ms: verdict.busy_until_ms,
+                delayed_until_ms: verdict.delayed_until_ms,
             }
         });
         BatchReport {
@@ -72,6 +104,8 @@ impl Finished {
             elapsed_ms,
             counts: self.counts,
             store_errors: &self.store_errors,
+            queue_errors: &self.queue_errors,
+            control: self.control,
         }
     }
 }

@@ -212,6 +212,7 @@ impl Bench {
         let worker = Worker::new(settings.act);
         let recorder = Arc::new(KeepingRecorder::default());
         let host = Host {
+            queue: None,
             store: self.store(settings.calls),
             clock: Arc::new(TokioClock::starting_at(now_ms().saturating_add_signed(settings.clock_ahead_ms))),
             random: Arc::new(SystemRandom),

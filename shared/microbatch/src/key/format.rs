@@ -1,0 +1,57 @@
+//! How keys and fingerprints are written: microbatch's own format, and those of tables that others share.
+
+use md5::Md5;
+use sha2::{Digest, Sha256};
+
+use super::{canonical, error::CanonicalError, python_json};
+
+/// How keys and fingerprints are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum KeyFormat {
+    /// microbatch's own: SHA-256 of the [canonical form](canonical). A fingerprint names its selector, so that a changed
+    /// one is not compared with what the old one left.
+    #[default]
+    Own,
+    /// That of Powertools for AWS Lambda (Python) 3.37, for a table that both use: MD5 of the [text that Python
+    /// makes](python_json).
+    ///
+    /// The namespace stands for what it puts before `#`: its `key_prefix`, or `{function}.{module}.{qualname}` of the
+    /// decorated function. The key selector is its `event_key_jmespath`, below what it decodes there: `order_id` for its
+    /// `powertools_json(body).order_id`. The fingerprint is its `payload_validation_jmespath`, likewise; both sides
+    /// must have the same one, or neither any, since a changed one makes every record a conflict.
+    ///
+    /// Equal are the keys of payloads that it decodes from JSON. Those it makes of dataclasses, models and Python types, of
+    /// the undecoded text of a body, or by another `hash_function`, are not; nor is a prefix with a `#` possible.
+    /// Items of which Python would make something doubtful are refused ([`python_json`]), selectors that it may evaluate
+    /// otherwise are too ([`Selector::check`](super::Selector::check)), and under JMESPath so are bodies with an integer
+    /// beyond 64 bits.
+    PowertoolsPython,
+}
+
+impl KeyFormat {
+    /// The form of a JSON text that is digested.
+    pub(super) fn rewrite(self, text: &str) -> Result<String, CanonicalError> {
+        match self {
+            KeyFormat::Own => canonical::canonicalize(text),
+            KeyFormat::PowertoolsPython => python_json::python_json(text),
+        }
+    }
+
+    /// Appends the digest of text in that form, in hex.
+    pub(super) fn push_digest(self, text: &mut String, selected: &str) {
+        match self {
+            KeyFormat::Own => push_hex(text, &Sha256::digest(selected)),
+            KeyFormat::PowertoolsPython => push_hex(text, &Md5::digest(selected)),
+        }
+    }
+}
+
+/// Appends bytes in lower-case hex.
+pub(super) fn push_hex(text: &mut String, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for byte in bytes {
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+}
