@@ -73,7 +73,8 @@ where
     DynamoDbStore: Commit<P::Write>,
 {
     logging::init();
-    match start(make).await {
+    // Boxed: its state is large, and would otherwise stand in every user's `main`.
+    match Box::pin(start(make)).await {
         Ok(pipeline) => {
             watchdog::spawn(pipeline.clone());
             serve(pipeline).await

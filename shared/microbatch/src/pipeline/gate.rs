@@ -57,7 +57,7 @@ struct Room {
     semaphore: Arc<Semaphore>,
     /// How many there are to be.
     size: Mutex<usize>,
-    /// How many of those given out are to be forgotten when they come back.
+    /// How many of those given out are to be forgotten when they have come back.
     debt: AtomicUsize,
 }
 
@@ -83,7 +83,7 @@ impl Room {
     }
 
     /// A permit, if there is one.
-    fn try_take(self: &Arc<Self>) -> Option<Permit> {
+    fn try_take(&self) -> Option<Permit> {
         loop {
             let permit = Arc::clone(&self.semaphore).try_acquire_owned().ok()?;
             if let Some(permit) = self.admit(permit) {
@@ -102,13 +102,14 @@ impl Room {
         }
     }
 
-    /// None: it came back while the debt was being raised, and is forgotten here.
-    fn admit(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> Option<Permit> {
+    /// None: it is one of those that are owed, and is forgotten. Here, and not when it comes back, since the debt may have
+    /// grown in between.
+    fn admit(&self, permit: OwnedSemaphorePermit) -> Option<Permit> {
         if self.pay_debt() {
             permit.forget();
             return None;
         }
-        Some(Permit { permit: Some(permit), room: Arc::clone(self) })
+        Some(Permit { _permit: permit })
     }
 
     /// Takes one from the debt, if there is any.
@@ -120,18 +121,7 @@ impl Room {
 
 /// Room for one item; given back by dropping it.
 pub(super) struct Permit {
-    permit: Option<OwnedSemaphorePermit>,
-    room: Arc<Room>,
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        if self.room.pay_debt()
-            && let Some(permit) = self.permit.take()
-        {
-            permit.forget();
-        }
-    }
+    _permit: OwnedSemaphorePermit,
 }
 
 /// One invocation's way through a limit.
@@ -204,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn p11_a_permit_that_came_back_while_the_limit_shrank_is_given_to_nobody() {
+    fn p11_a_permit_that_comes_back_while_the_limit_shrinks_is_given_to_nobody() {
         let gates = Gates::new(NonZeroUsize::new(2).expect("not 0"), NonZeroUsize::MIN);
         let permits = taken(&gates, 1);
         // Another thread has found the other one out, and owes it, when it comes back.
