@@ -10,6 +10,7 @@ pub mod event;
 pub mod function;
 pub mod items;
 mod lines;
+pub mod mapping;
 pub mod package;
 pub mod proxy;
 pub mod response;
