@@ -17,7 +17,10 @@ use support::{Bench, ORDERS};
 /// A debug build on a busy machine is slow, and this is no test of speed.
 const TIME_MS: u64 = 600_000;
 
-/// All `events/NAME.json` and their `NAME.response.json`.
+/// What the names of other functions' events begin with.
+const OTHERS: [&str; 2] = ["telemetry", "ledger"];
+
+/// All `events/NAME.json` and their `NAME.response.json`, without those of other functions.
 fn samples() -> Vec<(PathBuf, PathBuf)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../events");
     let mut samples: Vec<_> = fs::read_dir(folder)
@@ -25,6 +28,10 @@ fn samples() -> Vec<(PathBuf, PathBuf)> {
         .map(|entry| entry.expect("an entry").path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
         .filter(|path| !path.to_string_lossy().ends_with(".response.json"))
+        .filter(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            !OTHERS.iter().any(|other| name.starts_with(other))
+        })
         .map(|path| (path.clone(), path.with_extension("response.json")))
         .collect();
     samples.sort();

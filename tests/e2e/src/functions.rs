@@ -14,7 +14,12 @@ use crate::paths::{target_dir, workspace_root};
 use crate::tools::{cargo_lambda, path_with};
 
 /// The packages of the functions, each with its binary.
-const FUNCTIONS: [(&str, &str); 2] = [("process-orders", "process-orders"), ("e2e", "scripted")];
+const FUNCTIONS: [(&str, &str); 4] = [
+    ("process-orders", "process-orders"),
+    ("ingest-telemetry", "ingest-telemetry"),
+    ("post-ledger", "post-ledger"),
+    ("e2e", "scripted"),
+];
 
 /// The functions' binaries, as cargo-lambda built them for release.
 #[derive(Debug)]
@@ -28,6 +33,16 @@ impl Functions {
     /// `functions/process-orders`.
     pub fn process_orders(&self) -> PathBuf {
         self.bootstrap("process-orders")
+    }
+
+    /// `functions/ingest-telemetry`.
+    pub fn ingest_telemetry(&self) -> PathBuf {
+        self.bootstrap("ingest-telemetry")
+    }
+
+    /// `functions/post-ledger`.
+    pub fn post_ledger(&self) -> PathBuf {
+        self.bootstrap("post-ledger")
     }
 
     /// The test function of this package, `src/bin/scripted.rs`.

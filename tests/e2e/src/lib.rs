@@ -11,5 +11,6 @@ mod lock;
 pub mod paths;
 pub mod process;
 pub mod samples;
+pub mod sqs;
 pub mod stack;
 pub mod tools;

@@ -7,6 +7,9 @@ use serde_json::Value;
 
 use crate::paths::events_dir;
 
+/// What the names of events begin with that are not for `process-orders`.
+const OTHERS: [&str; 2] = ["telemetry", "ledger"];
+
 /// A sample event with what a function must answer.
 #[derive(Debug, Clone)]
 pub struct Sample {
@@ -39,7 +42,7 @@ impl Sample {
     }
 }
 
-/// Every event in `events/`, in order of name. One without an expected response ends the test.
+/// Every event in `events/` for `process-orders`, in order of name. One without an expected response ends the test.
 pub fn samples() -> Vec<Sample> {
     let folder = events_dir();
     let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{} cannot be read: {error}", folder.display()));
@@ -52,7 +55,8 @@ pub fn samples() -> Vec<Sample> {
 
 fn event_name(path: &Path) -> Option<String> {
     let name = path.file_name()?.to_str()?.strip_suffix(".json")?;
-    (!name.ends_with(".response")).then(|| name.to_owned())
+    let is_ours = !OTHERS.iter().any(|other| name.starts_with(other));
+    (is_ours && !name.ends_with(".response")).then(|| name.to_owned())
 }
 
 fn read(path: &Path) -> String {

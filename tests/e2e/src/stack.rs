@@ -138,10 +138,12 @@ impl Stack {
         self.function.invoke(event.into(), timeout).await
     }
 
-    /// Sends an event that the function must answer, and gives the message ids that the answer reports.
+    /// Sends an event that the function must answer, and gives the message ids that come back: those that the answer
+    /// reports, or all of them where the function erred because none was done.
     pub async fn failures_of(&self, event: String, timeout: Duration) -> Vec<String> {
-        match self.invoke(event, timeout).await {
+        match self.invoke(event.clone(), timeout).await {
             Ok(InvocationResult::Response(response)) => need(reported(&response)),
+            Ok(InvocationResult::FunctionError(error)) if error.error_type == "AllFailed" => need(message_ids(&event)),
             other => panic!("expected a response, found {other:?}; it said:\n{}", self.lines().join("\n")),
         }
     }
@@ -210,6 +212,13 @@ pub fn reported(response: &[u8]) -> Result<Vec<String>, String> {
     let failures = value["batchItemFailures"].as_array().ok_or_else(unexpected)?;
     let id = |failure: &Value| failure["itemIdentifier"].as_str().map(str::to_owned).ok_or_else(unexpected);
     failures.iter().map(id).collect()
+}
+
+/// The ids of an event's messages.
+fn message_ids(event: &str) -> Result<Vec<String>, serde_json::Error> {
+    let event: Value = serde_json::from_str(event)?;
+    let records = event["Records"].as_array().into_iter().flatten();
+    Ok(records.filter_map(|record| record["messageId"].as_str().map(str::to_owned)).collect())
 }
 
 /// The wall clock in epoch milliseconds.

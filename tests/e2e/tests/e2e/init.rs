@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use e2e::events::{body, event, message_id};
 use e2e::functions::functions;
+use e2e::sqs::Sqs;
 use e2e::stack::{IDEMPOTENCY_TABLE, ORDERS_TABLE, Stack, Tables, need};
 use microbatch_local::environment::{self, TABLE_VARIABLE};
 use microbatch_local::function::{Function, FunctionFailure, FunctionSpec};
@@ -51,6 +52,35 @@ async fn init_error(endpoint_url: &str, variables: &[(&str, Option<&str>)]) -> S
 fn assert_names(message: &str, all: &[&str]) {
     let missing: Vec<&&str> = all.iter().filter(|part| !message.contains(**part)).collect();
     assert!(missing.is_empty(), "{missing:?} not in {message:?}");
+}
+
+/// An unknown setting, a limit of 0, a minimum over its maximum, a park queue that is missing and of the wrong kind.
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_queues_are_named_with_all_that_is_wrong() {
+    let (tables, sqs) = (Tables::start().await, Sqs::start("init-queues").await);
+    let source_url = sqs.queue("orders.fifo", &[]).await;
+    let park_url = source_url.replace("orders.fifo", "nobody-made-this");
+    let endpoint_url = sqs.endpoint_url();
+    let wrong = [
+        ("AWS_ENDPOINT_URL_SQS", Some(endpoint_url.as_str())),
+        ("MICROBATCH_QUEUE_URL", Some(source_url.as_str())),
+        ("MICROBATCH_PARK_QUEUE_URL", Some(park_url.as_str())),
+        ("MICROBATCH_CONCURENCY", Some("8")),
+        ("MICROBATCH_ITEM_TIMEOUT_MS", Some("0")),
+        ("MICROBATCH_CONCURRENCY", Some("4")),
+        ("MICROBATCH_CONCURRENCY_MIN", Some("5")),
+    ];
+    let message = init_error(&tables.endpoint_url(), &wrong).await;
+    assert_names(
+        &message,
+        &[
+            "MICROBATCH_CONCURENCY",
+            "MICROBATCH_ITEM_TIMEOUT_MS: expected 1 to 900000, found 0",
+            "MICROBATCH_CONCURRENCY_MIN: expected at most concurrency, 4; found 5",
+            "\"nobody-made-this\", which does not exist",
+            "is a standard queue",
+        ],
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

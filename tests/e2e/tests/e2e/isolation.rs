@@ -100,3 +100,35 @@ async fn ten_hung_items_all_started_leave_in_time() {
 async fn ten_hung_items_some_not_started_leave_in_time() {
     ten_hung_items("4").await;
 }
+
+/// What the function may take for 10,000 items, in KiB: what a batch of 6 MB may take (see `big.rs`).
+const PEAK_KIB_MAX: u64 = 72 * 1024;
+
+/// P7, P10, P11: 10,000 items of which one in a hundred hangs, one in a hundred panics and one in a hundred fails for good:
+/// every other completes, in bounded memory, before the deadline.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_ten_thousand_items_only_the_bad_ones_fail() {
+    // Generous, since the DynamoDB here is a debug build on two cores that other tests use too.
+    let deadline = Duration::from_mins(3);
+    let variables =
+        [("MICROBATCH_ITEM_TIMEOUT_MS", "5000"), ("MICROBATCH_ITEM_LOG", "none"), ("MICROBATCH_CONCURRENCY", "128")];
+    let stack = Stack::scripted(&variables).await;
+    stack.warm_up().await;
+    let act = |n: usize| match n % 100 {
+        13 => "hang",
+        42 => "panic",
+        77 => "permanent",
+        _ => "ok",
+    };
+    let bodies: Vec<Value> = (0..10_000).map(|n| body(&format!("k-{n}"), act(n))).collect();
+    let start = Instant::now();
+    let failures = stack.failures_of(event(&bodies), deadline).await;
+    assert!(start.elapsed() < deadline, "{:?}", start.elapsed());
+    let expected: Vec<String> = (0..10_000).filter(|n| act(*n) != "ok").map(message_id).collect();
+    assert_eq!(failures, expected);
+    let runs = stack.runs().await;
+    assert_eq!(runs.len(), 10_000);
+    assert!(runs.values().all(|runs| *runs == 1));
+    let peak_kib = stack.function.peak_resident_kib().expect("Linux tells the peak of a live process");
+    assert!(peak_kib < PEAK_KIB_MAX, "{peak_kib} KiB");
+}

@@ -1,0 +1,12 @@
+//! What is deployed: `infra/template.yaml`, its `samconfig.toml`, the policies and the Terraform example.
+//!
+//! The linters of AWS and others look at them, ministack's `CloudFormation` deploys the template, and what depends on each other
+//! in it is compared: queues with functions, variables with what microbatch reads, roles with the policies.
+
+mod lint;
+mod policies;
+mod resources;
+mod settings;
+mod stack;
+mod template;
+mod terraform;
