@@ -22,6 +22,29 @@ standard output, byte for byte, and all else to standard error.";
 const ENDPOINT_HELP: &str =
     "Use this DynamoDB instead of the embedded one; missing tables are made only on this machine";
 
+const CHECK_ABOUT: &str =
+    "Find the mistakes in SAM and CloudFormation templates that AWS accepts and production regrets";
+const TEMPLATES_HELP: &str = "SAM or CloudFormation templates: YAML or JSON, as written or as processed";
+
+const UP_ABOUT: &str = "\
+Run a template's stack here until Ctrl-C: queues, tables, functions, rebuilt on change.
+
+The queues are ministack's, a Python program that is installed once into the target folder; the tables those of an embedded
+DynamoDB. An event source mapping of our own feeds each function by the template's settings: batch size, window, concurrency,
+visibility timeout, redrive policy. Functions are the workspace's packages of the names in the template, at most ten processes
+each, with the template's variables. A function whose sources change is built and swapped; a build that fails changes nothing. A
+changed template takes a new start.
+
+What happens goes to standard error: on a terminal a block that is drawn anew, elsewhere a line for each batch and each change.
+Ctrl-C finishes the batches that run and then ends everything, with exit code 0; a second one, or one while it still starts,
+ends it at once, with 130. Messages that are left are gone then; tables are kept with --state.";
+const SEND_ABOUT: &str = "\
+Send an event's messages to a function's queue in the stack that `up` runs.
+
+Of an SQS event the bodies are sent, with their attributes and groups. Deduplication ids are not: every message is a new one.
+Anything else is read as JSON, one body a line.";
+const UP_STATE_HELP: &str = "Keep the tables in this folder, so that the next run finds them; `send` needs the same";
+
 /// The command: a subcommand, or `invoke` without its name.
 #[derive(Debug, Parser)]
 #[command(name = "microbatch", version, about = ABOUT, long_about = LONG_ABOUT, after_help = EXIT_CODES)]
@@ -41,6 +64,14 @@ pub(crate) enum Command {
     /// Make an SQS event full of valid orders, of any size up to Lambda's 6 MB
     #[command(after_help = EXIT_CODES)]
     Generate(Generate),
+    #[command(about = CHECK_ABOUT, after_help = EXIT_CODES)]
+    Check(Check),
+    /// Run a template's stack here until Ctrl-C: queues, tables, functions, rebuilt on change
+    #[command(long_about = UP_ABOUT, after_help = EXIT_CODES)]
+    Up(Up),
+    /// Send an event's messages to a function's queue in the stack that `up` runs
+    #[command(long_about = SEND_ABOUT, after_help = EXIT_CODES)]
+    Send(Send),
 }
 
 #[derive(Debug, Args)]
@@ -95,6 +126,75 @@ pub(crate) struct Generate {
     /// Write to this file instead of standard output
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// The templates.
+    #[arg(required = true, value_name = "TEMPLATE", help = TEMPLATES_HELP)]
+    pub(crate) templates: Vec<PathBuf>,
+    /// A parameter's value instead of its default; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
+    pub(crate) parameter: Vec<(String, String)>,
+    /// How findings are told
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+    /// Let warnings count as errors
+    #[arg(long)]
+    pub(crate) strict: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    /// The SAM or `CloudFormation` template [default: infra/template.yaml]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) template: Option<PathBuf>,
+    /// A parameter's value instead of its default; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
+    pub(crate) parameter: Vec<(String, String)>,
+    /// Run only this function; may be repeated [default: all]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) function: Vec<String>,
+    /// Run this built binary as a function, instead of building its package; may be repeated
+    #[arg(long, value_name = "NAME=PATH", value_parser = variable)]
+    pub(crate) binary: Vec<(String, String)>,
+    /// Where the tables are kept.
+    #[arg(long, value_name = "DIR", help = UP_STATE_HELP)]
+    pub(crate) state: Option<PathBuf>,
+    /// Build and run the release profile
+    #[arg(long)]
+    pub(crate) release: bool,
+    /// The port of SQS on 127.0.0.1 [default: a free one]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: Option<u16>,
+    /// Use this SQS of this machine, which runs already, instead of one of its own
+    #[arg(long, value_name = "URL", conflicts_with = "port")]
+    pub(crate) sqs_endpoint_url: Option<String>,
+    /// Show every line that the functions log
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Send {
+    /// A function of the running stack
+    pub(crate) function: String,
+    /// An SQS event, or JSON lines; - for standard input
+    pub(crate) file: PathBuf,
+    /// Send this many messages: the file's first ones, or all of them over and over [default: each once]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) count: Option<u32>,
+    /// The folder that `up` was given by its own --state
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Format {
+    /// For people: a line for each finding, its fix, and a summary
+    Text,
+    /// For programs
+    Json,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

@@ -6,12 +6,12 @@ use std::process::ExitCode;
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0    The function answered and reported no item; other commands: done
-  1    The function answered and reported items
-  2    Wrong usage or input: an unknown option, no such file, JSON that is no SQS event
+  1    The function answered and reported items; check: there are errors
+  2    Wrong usage or input: an unknown option, no such file, JSON that is no SQS event, no template
   3    The function answered with an error; the error object is on standard output
   4    The function died, failed in its init, or gave no answer in time
   5    The function answered nonsense: no JSON, no batch response, an id that the event does not hold
-  6    Something around it failed: the build, DynamoDB, a port, a state folder in use
+  6    Something around it failed: the build, DynamoDB, SQS, a port, a state folder in use, no stack
   130  Interrupted (129: hung up; 143: terminated)";
 
 /// How the command ends.
@@ -21,6 +21,8 @@ pub(crate) enum Exit {
     Done,
     /// `batchItemFailures` is not empty.
     ItemsReported,
+    /// Templates have mistakes.
+    MistakesFound,
     /// Wrong usage or input. Clap uses the same code.
     Usage,
     /// The function's own error object.
@@ -39,7 +41,7 @@ impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(match exit {
             Exit::Done => 0,
-            Exit::ItemsReported => 1,
+            Exit::ItemsReported | Exit::MistakesFound => 1,
             Exit::Usage => 2,
             Exit::FunctionError => 3,
             Exit::FunctionDied => 4,

@@ -139,7 +139,7 @@ fn is_word(path: &Path) -> bool {
 fn subcommands() -> String {
     let command = Cli::command();
     let names: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
-    names.join(" and ")
+    names.join(", ")
 }
 
 /// Without the current folder in front, so that it can be copied into the next command.

@@ -1,14 +1,17 @@
 //! The `microbatch` command. In a checkout, `cargo local` is its alias.
 
 mod args;
+mod check;
 mod exit;
 mod generate;
 mod input;
 mod interrupt;
 mod invoke;
 mod report;
+mod send;
 mod target;
 mod terminal;
+mod up;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -29,22 +32,28 @@ fn main() -> ExitCode {
             return report(Err(Failure::environment(format!("no threads can be started: {error}"))));
         }
     };
+    // It waits for signals itself: batches that run are to be finished.
+    let hears_signals = matches!(cli.command, Some(Command::Up(_)));
     let outcome = runtime.block_on(async {
-        let command = async {
-            match cli.command {
-                Some(Command::Invoke(invoke)) => invoke::run(invoke).await,
-                Some(Command::Generate(generate)) => generate::run(&generate),
-                None => invoke::run(cli.invoke).await,
-            }
-        };
         // Dropping the command kills its children.
         tokio::select! {
-            outcome = command => outcome,
-            signal = interrupt::interrupted() => Ok(signal),
+            outcome = run(cli) => outcome,
+            signal = interrupt::interrupted(), if !hears_signals => Ok(signal),
         }
     });
     runtime.shutdown_timeout(SHUTDOWN_GRACE);
     report(outcome)
+}
+
+async fn run(cli: Cli) -> Result<Exit, Failure> {
+    match cli.command {
+        Some(Command::Invoke(invoke)) => invoke::run(invoke).await,
+        Some(Command::Generate(generate)) => generate::run(&generate),
+        Some(Command::Check(check)) => check::run(&check),
+        Some(Command::Up(up)) => up::run(up).await,
+        Some(Command::Send(send)) => send::run(send).await,
+        None => invoke::run(cli.invoke).await,
+    }
 }
 
 fn report(outcome: Result<Exit, Failure>) -> ExitCode {

@@ -85,6 +85,14 @@ impl Target {
     }
 }
 
+/// A built binary that runs as the function of that name.
+pub(crate) fn binary_named(name: &str, path: &Path) -> Result<Target, Failure> {
+    binary(path).map(|target| match target {
+        Target::Binary { program, .. } => Target::Binary { name: name.to_owned(), program },
+        other @ Target::Package { .. } => other,
+    })
+}
+
 fn is_path(function: &str) -> bool {
     function.contains(['/', std::path::MAIN_SEPARATOR]) || Path::new(function).is_file()
 }

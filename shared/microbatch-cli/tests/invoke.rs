@@ -158,7 +158,11 @@ fn wrong_input_exits_2_and_says_what_was_found() {
     for (args, input, words) in [
         (&["no/such.json"][..], "", "no such file: no/such.json"),
         (&[env!("CARGO_MANIFEST_DIR")], "", "is a folder"),
-        (&["generat"], "", "no such file and no such subcommand: generat; the subcommands are invoke and generate"),
+        (
+            &["generat"],
+            "",
+            "no such file and no such subcommand: generat; the subcommands are invoke, generate, check, up, send",
+        ),
         (&["-"], "", "found nothing"),
         (&["-"], "{\"Records\"", "ends too early"),
         (&["-"], "[]", "found an array"),

@@ -223,7 +223,8 @@ impl fmt::Debug for Function {
 impl Process {
     async fn start(spec: &FunctionSpec, sink: &LogSink) -> Result<Self, StartError> {
         let api = RuntimeApi::start(&environment::function_arn(&spec.name)).await.map_err(StartError::RuntimeApi)?;
-        let mut child = Command::new(&spec.program)
+        let mut command = Command::new(&spec.program);
+        command
             .env_clear()
             .envs(environment::inherited())
             .envs(environment::runtime(&spec.name, api.address()))
@@ -231,9 +232,11 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|error| StartError::Spawn { program: spec.program.clone(), error })?;
+            .kill_on_drop(true);
+        // A group of its own: a terminal's Ctrl-C is for whoever runs the function, who lets it finish.
+        #[cfg(unix)]
+        command.process_group(0);
+        let mut child = command.spawn().map_err(|error| StartError::Spawn { program: spec.program.clone(), error })?;
         let tails = Arc::new(Tails::default());
         let stdout = forward(child.stdout.take(), LogStream::Stdout, Arc::clone(&tails), Arc::clone(sink));
         let stderr = forward(child.stderr.take(), LogStream::Stderr, Arc::clone(&tails), Arc::clone(sink));

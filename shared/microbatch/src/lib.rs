@@ -37,7 +37,7 @@ pub mod telemetry;
 pub mod transition;
 
 pub use self::{
-    batch_processor::{BatchItem, BatchProcessor, InBatches},
+    batch_processor::{BatchItem, BatchProcessor, BatchResult, InBatches, ItemResult},
     clock::{Clock, Random},
     config::{Config, ConfigError, Options},
     decode::MissingKey,

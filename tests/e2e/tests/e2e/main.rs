@@ -23,4 +23,5 @@ mod store_failing;
 mod telemetry;
 mod tools;
 mod twice;
+mod up;
 mod watch;
