@@ -14,6 +14,7 @@ mod interop;
 mod isolation;
 mod ledger;
 mod missing_id;
+mod packages;
 mod permissions;
 mod queues;
 mod rie;
