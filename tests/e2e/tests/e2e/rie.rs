@@ -116,9 +116,11 @@ impl Rig {
     /// Sends a sample whose first call to the store hangs; once that has come, `cut` is done to the function's process.
     async fn cut_short(&self, sample: &Sample, cut: fn(u32)) -> (u16, String) {
         let before = self.proxy.calls().len();
-        self.proxy.set_script(|call: &Call<'_>| {
-            if call.operation == "GetItem" { Fault::Pass } else { Fault::HangBefore }
-        });
+        self.proxy.set_script(
+            |call: &Call<'_>| {
+                if call.operation == "GetItem" { Fault::Pass } else { Fault::HangBefore }
+            },
+        );
         let cut = async {
             let in_the_middle = || self.proxy.calls().iter().skip(before).any(|call| call.operation != "GetItem");
             until(in_the_middle).await;
