@@ -10,7 +10,7 @@ use e2e::stack::{need, now_ms};
 use e2e::tools::powertools_python;
 use microbatch::key::KeyFormat;
 use microbatch::pipeline::Host;
-use microbatch::{Done, ItemContext, NoWrites, Outcome, Pipeline, ProcessError, Processor};
+use microbatch::{Done, ItemContext, NoWrites, Options, Outcome, Pipeline, ProcessError, Processor, TotalFailure};
 use microbatch_aws::DynamoDbStore;
 use microbatch_aws::clock::SystemRandom;
 use microbatch_aws::dynamodb::{Layout, StoreCalls};
@@ -224,7 +224,12 @@ impl Bench {
             None => builder,
         };
         let namespace = settings.prefix.unwrap_or(PREFIX).to_owned();
-        let pipeline = need(builder.options(|options| options.namespace = namespace).build(host));
+        let change = |options: &mut Options| {
+            options.namespace = namespace;
+            // Its one message's outcome is asked for, also where it failed.
+            options.total_failure = TotalFailure::Report;
+        };
+        let pipeline = need(builder.options(change).build(host));
         Microbatch { pipeline, worker, recorder }
     }
 
