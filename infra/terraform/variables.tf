@@ -82,8 +82,8 @@ variable "max_receive_count" {
   default     = 10
 
   validation {
-    condition     = var.max_receive_count >= 5 && var.max_receive_count <= 1000
-    error_message = "Expected 5 to 1,000: fewer than five turn throttling into dead letters."
+    condition     = var.max_receive_count >= 5 && var.max_receive_count <= 60
+    error_message = "Expected 5 to 60: fewer turn throttling into dead letters; more outlast the retention at the longest visibility timeout."
   }
 }
 

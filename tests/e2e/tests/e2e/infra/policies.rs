@@ -93,11 +93,15 @@ fn p15_without_a_key_no_role_may_use_one_and_only_tracing_names_no_resource() {
 #[test]
 fn a_permissions_boundary_bounds_every_role() {
     let boundary = "arn:aws:iam::123456789012:policy/boundary";
-    let template = Template::read().with(&[("PermissionsBoundaryArn", boundary)]);
-    let roles = template.ids("AWS::IAM::Role");
-    assert_eq!(roles.len(), UNITS.len());
-    for role in roles {
-        assert_eq!(template.properties(role)["PermissionsBoundary"], boundary, "{role}");
-        assert_eq!(Template::read().properties(role)["PermissionsBoundary"], Value::Null);
+    for (gradual, more) in [("false", 0), ("true", 1)] {
+        // The transform adds roles where the template names none.
+        let parameters = [("PermissionsBoundaryArn", boundary), ("GradualDeployment", gradual)];
+        let template = Template::transformed(&parameters);
+        let roles = template.ids("AWS::IAM::Role");
+        assert_eq!(roles.len(), UNITS.len() + more, "{roles:?}");
+        for role in roles {
+            assert_eq!(template.properties(role)["PermissionsBoundary"], boundary, "{role}");
+            assert_eq!(Template::read().properties(role)["PermissionsBoundary"], Value::Null);
+        }
     }
 }

@@ -129,9 +129,9 @@ fn every_mapping_asks_which_messages_failed_and_is_limited_in_one_way() {
         assert_eq!(limited["ScalingConfig"], json!({"MaximumConcurrency": "7"}));
         assert_eq!(limited["ProvisionedPollerConfig"], Value::Null);
 
-        let provisioned = mapping(unit, &[(unit.id("MaximumConcurrency"), "0"), (unit.id("MinimumPollers"), "4")]);
+        let provisioned = mapping(unit, &[(unit.id("MaximumConcurrency"), "0"), (unit.id("MinimumPollers"), "5")]);
         assert_eq!(provisioned["ScalingConfig"], Value::Null);
-        assert_eq!(provisioned["ProvisionedPollerConfig"], json!({"MinimumPollers": "4", "MaximumPollers": "200"}));
+        assert_eq!(provisioned["ProvisionedPollerConfig"], json!({"MinimumPollers": "5", "MaximumPollers": "200"}));
 
         assert_eq!(limited["FilterCriteria"], Value::Null, "what does not match is deleted");
         let filtered = mapping(unit, &[(unit.id("Filter"), r#"{"body":{"a":[1]}}"#)]);
@@ -157,20 +157,30 @@ fn batches_are_within_what_their_queue_gives() {
 }
 
 #[test]
-fn gradual_deployment_shifts_the_alias_and_watches_the_dead_letters() {
+fn gradual_deployment_shifts_the_alias_and_watches_dead_letters_and_errors() {
     let template = Template::transformed(&[("GradualDeployment", "true")]);
     assert_eq!(template.ids("AWS::CodeDeploy::Application").len(), 1);
     for unit in UNITS {
         let group = template.properties(&unit.id("FunctionDeploymentGroup"));
-        let alarms = json!({"Enabled": true, "Alarms": [{"Name": unit.id("DeadLettersAlarm")}]});
-        assert_eq!(group["AlarmConfiguration"], alarms);
+        let alarms = ["DeadLettersAlarm", "ErrorsAlarm"].map(|of| unit.id(of));
+        let watched = json!({"Enabled": true, "Alarms": alarms.each_ref().map(|id| json!({"Name": id}))});
+        assert_eq!(group["AlarmConfiguration"], watched);
+        assert_eq!(group["ServiceRoleArn"], "DeploymentRole.Arn");
         let rolls_back = list(&group["AutoRollbackConfiguration"]["Events"]);
         assert!(rolls_back.contains(&json!("DEPLOYMENT_STOP_ON_ALARM")), "{rolls_back:?}");
         let alias = &template.body()["Resources"][unit.id("FunctionAliaslive")];
         assert!(map(&alias["UpdatePolicy"]).contains_key("CodeDeployLambdaAliasUpdate"));
         let invoked = template.properties(&unit.id("EventSource"));
         assert_eq!(invoked["FunctionName"], format!("stack-{}:live", unit.name));
-        assert!(template.ids("AWS::CloudWatch::Alarm").contains(&unit.id("DeadLettersAlarm").as_str()));
+        let made = template.ids("AWS::CloudWatch::Alarm");
+        assert!(alarms.iter().all(|id| made.contains(&id.as_str())), "{made:?}");
+        let errors = template.properties(&unit.id("ErrorsAlarm"));
+        let of_alias = json!([
+            {"Name": "FunctionName", "Value": format!("stack-{}", unit.name)},
+            {"Name": "Resource", "Value": invoked["FunctionName"]},
+        ]);
+        assert_eq!(errors["Dimensions"], of_alias);
+        assert_eq!((&errors["MetricName"], &errors["Statistic"]), (&json!("Errors"), &json!("Sum")));
     }
 }
 

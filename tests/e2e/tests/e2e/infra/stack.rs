@@ -197,6 +197,15 @@ fn tables_are(template: &Template, found: &Value) {
     }
 }
 
+/// A function's least and most pollers, without the limit that excludes them.
+fn pollers(prefix: &str, least: &str, most: &str) -> Value {
+    json!({
+        format!("{prefix}MaximumConcurrency"): "0",
+        format!("{prefix}MinimumPollers"): least,
+        format!("{prefix}MaximumPollers"): most,
+    })
+}
+
 /// What AWS would accept, or refuse only after a while, is refused before anything is changed.
 fn combinations_are_refused(cloud: &Cloud) {
     let cases = [
@@ -204,10 +213,14 @@ fn combinations_are_refused(cloud: &Cloud) {
         (json!({"ProcessOrdersBatchSize": "11", "ProcessOrdersBatchWindow": "0"}), "set ProcessOrdersBatchWindow to 1"),
         (json!({"IngestTelemetryBatchWindow": "0"}), "set IngestTelemetryBatchWindow to 1"),
         (json!({"ProcessOrdersMaximumConcurrency": "1"}), "The least that ProcessOrdersMaximumConcurrency can be is 2"),
-        (json!({"IngestTelemetryMinimumPollers": "1"}), "The least that IngestTelemetryMinimumPollers can be is 2"),
+        (json!({"IngestTelemetryMinimumPollers": "1"}), "IngestTelemetryMinimumPollers"),
+        (pollers("ProcessOrders", "5", "2"), "raise ProcessOrdersMaximumPollers"),
+        (pollers("IngestTelemetry", "200", "100"), "raise IngestTelemetryMaximumPollers"),
+        (pollers("PostLedger", "50", "20"), "raise PostLedgerMaximumPollers"),
         (json!({"PostLedgerMinimumPollers": "2"}), "set PostLedgerMaximumConcurrency to 0"),
         (json!({"PostLedgerBatchSize": "11"}), "PostLedgerBatchSize"),
         (json!({"MaxReceiveCount": "4"}), "MaxReceiveCount"),
+        (json!({"MaxReceiveCount": "61"}), "MaxReceiveCount"),
         (json!({"OutageBudgetSeconds": "112001"}), "OutageBudgetSeconds"),
         (json!({"ProcessOrdersBatchWindow": "301"}), "ProcessOrdersBatchWindow"),
         (json!({"ProcessOrdersTimeout": "901"}), "ProcessOrdersTimeout"),
