@@ -366,6 +366,7 @@ impl Fed {
                 view.print(&format!("{name}: the new build runs from the next batch on"));
             }
             Err(failure) => {
+                self.sources.add_unnoted();
                 let words = failure.message;
                 view.print(&format!("{name}: {words}; the build before stays at work, until the next change"));
             }

@@ -26,6 +26,24 @@ impl Sources {
             .collect();
     }
 
+    /// Adds the source files that a failed build may have read for the first time: no note names them, and the next change
+    /// may be theirs.
+    pub(crate) fn add_unnoted(&mut self) {
+        let manifests: Vec<PathBuf> = self.times.keys().filter(|file| file.ends_with("Cargo.toml")).cloned().collect();
+        let mut folders: Vec<PathBuf> =
+            manifests.iter().filter_map(|manifest| Some(manifest.parent()?.join("src"))).collect();
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+                let (path, kind) = (entry.path(), entry.file_type());
+                if kind.is_ok_and(|kind| kind.is_dir()) {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|extension| extension == "rs") {
+                    self.times.entry(path.clone()).or_insert_with(|| time_of(&path));
+                }
+            }
+        }
+    }
+
     /// Looks at the files; whether one changed since the last time.
     pub(crate) fn changed(&mut self) -> bool {
         let mut changed = false;
@@ -68,6 +86,31 @@ mod tests {
         let expected: Vec<PathBuf> = vec!["/w/f/src/main.rs".into(), "/w/my lib/src/lib.rs".into()];
         assert_eq!(Vec::from_iter(files_of(noted)), expected);
         assert!(files_of("").is_empty() && files_of("no rule").is_empty());
+    }
+
+    #[test]
+    fn a_file_that_only_a_failed_build_has_read_is_watched_too() {
+        let folder = std::env::temp_dir().join(format!("microbatch-unnoted-{}", std::process::id()));
+        fs::create_dir_all(folder.join("src/inner")).expect("a folder");
+        let (program, known, new) = (folder.join("f"), folder.join("src/main.rs"), folder.join("src/inner/new.rs"));
+        for file in [&folder.join("Cargo.toml"), &known] {
+            fs::write(file, "").expect("written");
+        }
+        fs::write(program.with_extension("d"), format!("{}: {}\n", program.display(), known.display()))
+            .expect("written");
+        let mut sources = Sources::default();
+        sources.update(&program);
+        fs::write(&new, "wrong").expect("written");
+        sources.add_unnoted();
+        assert!(sources.times.contains_key(&new) && !sources.changed());
+        fs::File::options()
+            .write(true)
+            .open(&new)
+            .expect("it is there")
+            .set_modified(SystemTime::UNIX_EPOCH)
+            .expect("a time");
+        assert!(sources.changed());
+        fs::remove_dir_all(&folder).expect("removed");
     }
 
     #[test]
