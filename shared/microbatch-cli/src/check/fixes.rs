@@ -15,7 +15,11 @@ use self::seeds::SEEDS;
 
 /// Rules whose fix leaves something to decide or to take away: which queue is to be the dead-letter queue, which of two
 /// lines goes, to which statement a permission is added.
-const DECISIONS: [&str; 9] = ["MB017", "MB020", "MB030", "MB031", "MB040", "MB042", "MB043", "MB044", "MB060"];
+const DECISIONS: [&str; 10] =
+    ["MB017", "MB020", "MB030", "MB031", "MB040", "MB042", "MB043", "MB044", "MB045", "MB060"];
+
+/// What a fix's place says of lists.
+const EACH: &str = ", in each entry";
 
 fn checked(root: Rc<Node>) -> Checked {
     let parsed = Parsed { root, repeated_keys: Vec::new() };
@@ -24,6 +28,14 @@ fn checked(root: Rc<Node>) -> Checked {
 
 /// `node` with what `fix` holds under the keys of `path`.
 fn pasted(node: Option<&Node>, path: &[&str], fix: &Node) -> Rc<Node> {
+    if let ([], Kind::Sequence(more)) = (path, &fix.kind) {
+        let mut items = node.map(|node| node.items().to_vec()).unwrap_or_default();
+        // A statement alone is a list of it.
+        let alone = node.map(Node::entries).filter(|entries| !entries.is_empty());
+        items.extend(alone.map(|entries| Rc::new(Node::new(1, Kind::Mapping(entries.to_vec())))));
+        items.extend(more.iter().cloned());
+        return Rc::new(Node::new(1, Kind::Sequence(items)));
+    }
     let mut entries = node.map(|node| node.entries().to_vec()).unwrap_or_default();
     let mut put = |entry: Entry| {
         entries.retain(|known| known.key != entry.key);
@@ -31,6 +43,12 @@ fn pasted(node: Option<&Node>, path: &[&str], fix: &Node) -> Rc<Node> {
     };
     match path {
         [] => fix.entries().iter().cloned().for_each(put),
+        [key, rest @ ..] if key.ends_with(EACH) => {
+            let key = key.trim_end_matches(EACH);
+            let items = node.and_then(|node| node.get(key)).map(|entry| entry.value.items().to_vec());
+            let items = items.unwrap_or_default().iter().map(|item| pasted(Some(item), rest, fix)).collect();
+            put(Entry { key: key.to_owned(), line: 1, value: Rc::new(Node::new(1, Kind::Sequence(items))) });
+        }
         [key, rest @ ..] => {
             let value = node.and_then(|node| node.get(key)).map(|entry| Rc::clone(&entry.value));
             put(Entry { key: (*key).to_owned(), line: 1, value: pasted(value.as_deref(), rest, fix) });

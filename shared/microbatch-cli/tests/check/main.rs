@@ -3,6 +3,7 @@
 #![expect(unreachable_pub, reason = "the seeds are also a module of the command's own tests")]
 
 mod formats;
+mod mends;
 mod seeds;
 mod shapes;
 

@@ -34,6 +34,7 @@ const LEDGER_VARIABLE: &str = "MICROBATCH_NAMESPACE: ledger\n";
 const ORDERS_PROPERTY: &str = "MemorySize: 512 # orders\n";
 const ORDERS_MAPPING: &str = "FunctionResponseTypes: [ReportBatchItemFailures] # orders\n";
 const LEDGER_MAPPING: &str = "FunctionResponseTypes: [ReportBatchItemFailures] # ledger\n";
+const LEDGER_POLICY: &str = "- DynamoDBCrudPolicy: { TableName: !Ref IdempotencyTable }\n";
 const ORDERS_VISIBILITY: &str = "Orders: 181";
 
 pub const SEEDS: &[Seed] = &[
@@ -85,6 +86,11 @@ pub const SEEDS: &[Seed] = &[
         &[("Default: 20", "Default: 0"), (ORDERS_PROPERTY, "MemorySize: 512\n      ReservedConcurrentExecutions: 5\n")],
     ),
     warning(
+        "MB014",
+        "OrdersFunction",
+        &[("Default: 20", "Default: 0"), (ORDERS_PROPERTY, "MemorySize: 512\n      ReservedConcurrentExecutions: 1\n")],
+    ),
+    warning(
         "MB015",
         "OrdersFunction",
         &[(ORDERS_PROPERTY, "MemorySize: 512\n      ReservedConcurrentExecutions: 5\n")],
@@ -114,6 +120,41 @@ pub const SEEDS: &[Seed] = &[
             "BatchSize: 100",
             "BatchSize: 100\n            DestinationConfig: { OnFailure: { Destination: !GetAtt OrdersDeadLetters.Arn } }",
         )],
+    ),
+    error(
+        "MB019",
+        "OrdersFunction",
+        &[
+            ("Default: 20", "Default: 0"),
+            ("BatchSize: 100", "BatchSize: 100\n            ProvisionedPollerConfig: { MinimumPollers: 1 }"),
+        ],
+    ),
+    error(
+        "MB019",
+        "OrdersFunction",
+        &[
+            ("Default: 20", "Default: 0"),
+            ("BatchSize: 100", "BatchSize: 100\n            ProvisionedPollerConfig: { MinimumPollers: 201 }"),
+        ],
+    ),
+    error(
+        "MB019",
+        "OrdersFunction",
+        &[
+            ("Default: 20", "Default: 0"),
+            ("BatchSize: 100", "BatchSize: 100\n            ProvisionedPollerConfig: { MaximumPollers: 2001 }"),
+        ],
+    ),
+    error(
+        "MB019",
+        "OrdersFunction",
+        &[
+            ("Default: 20", "Default: 0"),
+            (
+                "BatchSize: 100",
+                "BatchSize: 100\n            ProvisionedPollerConfig: { MinimumPollers: 20, MaximumPollers: 19 }",
+            ),
+        ],
     ),
     error(
         "MB020",
@@ -185,6 +226,11 @@ pub const SEEDS: &[Seed] = &[
     error("MB034", "OrdersFunction", &[(ORDERS_VARIABLE, "MICROBATCH_MAX_RECEIVE_COUNT: '20'\n")]),
     error("MB034", "OrdersFunction", &[("maxReceiveCount: 10 # orders", "maxReceiveCount: 8")]),
     error("MB035", "OrdersQueue", &[("MessageRetentionPeriod: 345600 # orders", "MessageRetentionPeriod: 3600")]),
+    error(
+        "MB035",
+        "LedgerQueue",
+        &[("QueueName: ledger.fifo\n", "QueueName: ledger.fifo\n      MessageRetentionPeriod: 4320\n")],
+    ),
     warning("MB036", "LedgerQueue", &[("maxReceiveCount: 25", "maxReceiveCount: 10")]),
     error("MB037", "OrdersFunction", &[(ORDERS_VARIABLE, "MICROBATCH_RETENTION_S: '86400'\n")]),
     error("MB037", "OrdersFunction", &[("MessageRetentionPeriod: 345600 # orders", "MessageRetentionPeriod: 345601")]),
@@ -217,8 +263,32 @@ pub const SEEDS: &[Seed] = &[
     error("MB042", "OrdersRole", &[("Action: sqs:ChangeMessageVisibility", "Action: sqs:ReceiveMessage")]),
     error("MB042", "OrdersRole", &[("Resource: !GetAtt OrdersQueue.Arn", "Resource: !GetAtt LedgerQueue.Arn")]),
     error("MB043", "OrdersRole", &[("Action: sqs:SendMessage", "Action: sqs:ReceiveMessage")]),
-    error("MB044", "OrdersRole", &[("dynamodb:PartiQL*, ", "")]),
-    error("MB044", "LedgerFunction", &[("MICROBATCH_STORE_CALLS: single", "MICROBATCH_STORE_CALLS: batched")]),
+    error("MB044", "OrdersRole", &[("dynamodb:PartiQL*, ", "dynamodb:PartiQLUpdate, ")]),
+    error(
+        "MB044",
+        "LedgerFunction",
+        &[
+            ("MICROBATCH_STORE_CALLS: single", "MICROBATCH_STORE_CALLS: batched"),
+            (
+                LEDGER_POLICY,
+                "- Statement: { Effect: Allow, Action: dynamodb:PartiQLUpdate, Resource: !GetAtt IdempotencyTable.Arn }\n\
+                 \x20       - DynamoDBCrudPolicy: { TableName: !Ref IdempotencyTable }\n",
+            ),
+        ],
+    ),
+    warning("MB045", "OrdersRole", &[("dynamodb:PartiQL*, ", "dynamodb:PartiQLInsert, ")]),
+    warning(
+        "MB045",
+        "LedgerFunction",
+        &[
+            ("MICROBATCH_STORE_CALLS: single", "MICROBATCH_STORE_CALLS: batched"),
+            (
+                LEDGER_POLICY,
+                "- Statement: { Effect: Allow, Action: dynamodb:PartiQLInsert, Resource: !GetAtt IdempotencyTable.Arn }\n\
+                 \x20       - DynamoDBCrudPolicy: { TableName: !Ref IdempotencyTable }\n",
+            ),
+        ],
+    ),
     error(
         "MB050",
         "IdempotencyTable",
@@ -244,6 +314,17 @@ pub const SEEDS: &[Seed] = &[
         ],
     ),
     warning("MB053", "IdempotencyTable", &[("PointInTimeRecoveryEnabled: true", "PointInTimeRecoveryEnabled: false")]),
+    warning(
+        "MB053",
+        "IdempotencyTable",
+        &[
+            ("Type: AWS::DynamoDB::Table", "Type: AWS::DynamoDB::GlobalTable"),
+            (
+                "      PointInTimeRecoverySpecification: { PointInTimeRecoveryEnabled: true }\n",
+                "      Replicas: [{ Region: !Ref AWS::Region }]\n",
+            ),
+        ],
+    ),
     error("MB054", "OrdersFunction", &[(LEDGER_VARIABLE, "MICROBATCH_NAMESPACE: orders\n")]),
     error("MB060", "Timeout", &[("    Timeout: 30\n", "    Timeout: 30\n    Timeout: 30\n")]),
 ];

@@ -29,8 +29,12 @@ pub(in super::super) struct Mapping {
     pub(in super::super) maximum_concurrency: Setting<Option<u64>>,
     /// Whether pollers are provisioned.
     pub(in super::super) is_provisioned: Setting<bool>,
+    pub(in super::super) minimum_pollers: Setting<Option<u64>>,
+    pub(in super::super) maximum_pollers: Setting<Option<u64>>,
     /// Whether failed batches have a destination of their own.
     pub(in super::super) has_destination: Setting<bool>,
+    /// Whether SAM makes it of a topic's event, which knows no more than a queue and a batch size.
+    pub(in super::super) is_of_topic: bool,
 }
 
 /// The events of a SAM function that are from queues.
@@ -48,19 +52,41 @@ pub(super) fn of_events(
         Ok(events) => events,
         Err(gap) => return gaps.push(gap),
     };
+    let of = |event: &Found<'_>| {
+        let itself = Reference { resource: function.id.clone(), attribute: None };
+        event.setting(directory.function(&Value::Reference(itself)))
+    };
     for (_, event) in events {
         match event.get("Type").value.exact().as_deref() {
             Ok("SQS") => {
-                let itself = Reference { resource: function.id.clone(), attribute: None };
-                let function = event.setting(directory.function(&Value::Reference(itself)));
                 let properties = event.get("Properties");
                 let queue = properties.get("Queue");
-                mappings.push(read(&properties, function, &queue, directory));
+                mappings.push(read(&properties, of(&event), &queue, directory));
             }
+            Ok("SNS") => match of_topic(&event, of(&event), directory) {
+                Ok(mapping) => mappings.extend(mapping),
+                Err(gap) => gaps.push(gap),
+            },
             Ok(_) => {}
             Err(why) => gaps.push(event.get("Type").gap(why)),
         }
     }
+}
+
+/// The mapping that SAM makes when a topic's event goes by way of a queue ("SNS", `SqsSubscription`).
+fn of_topic(event: &Found<'_>, function: Setting<Target>, directory: &Directory<'_>) -> Result<Option<Mapping>, Gap> {
+    let subscription = event.get("Properties").get("SqsSubscription");
+    if matches!(subscription.value, Value::Map(_)) {
+        let mapping = read(&subscription, function, &subscription.get("QueueArn"), directory);
+        return Ok(Some(Mapping { is_of_topic: true, ..mapping }));
+    }
+    let is_made = subscription.flag_or(false).value.map_err(|why| subscription.gap(why))?;
+    if is_made {
+        return Err(
+            subscription.gap("SAM makes a queue and its mapping; check the processed template of the deployed stack")
+        );
+    }
+    Ok(None)
 }
 
 /// A resource of its own, unless its source is no queue.
@@ -95,6 +121,9 @@ fn read(properties: &Found<'_>, function: Setting<Target>, queue: &Found<'_>, di
         filters: filters(&properties.get("FilterCriteria").get("Filters")),
         maximum_concurrency: properties.get("ScalingConfig").get("MaximumConcurrency").number(),
         is_provisioned: is_present(&provisioned),
+        minimum_pollers: provisioned.get("MinimumPollers").number(),
+        maximum_pollers: provisioned.get("MaximumPollers").number(),
+        is_of_topic: false,
         has_destination: is_present(&destination),
         place: properties.place.clone(),
     }

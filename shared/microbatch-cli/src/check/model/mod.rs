@@ -32,6 +32,8 @@ pub(super) struct Stack {
     pub(super) mappings: Vec<Mapping>,
     /// The queues with a mapping.
     pub(super) sources: BTreeSet<String>,
+    /// The logical ids that are taken.
+    pub(super) ids: BTreeSet<String>,
     /// What could not be looked into at all.
     pub(super) gaps: Vec<Gap>,
 }
@@ -184,6 +186,7 @@ impl Stack {
             tables: of(&TABLES).map(|resource| (resource.id.clone(), table::read(template, resource))).collect(),
             sources: sources(&mappings),
             mappings,
+            ids: template.resources.keys().chain(template.left_out.keys()).cloned().collect(),
             gaps,
         }
     }

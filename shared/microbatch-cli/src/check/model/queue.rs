@@ -21,6 +21,8 @@ pub(in super::super) struct Queue {
     pub(in super::super) allowed: Setting<Allowed>,
     pub(in super::super) is_encrypted: Setting<bool>,
     pub(in super::super) is_tls_only: Setting<bool>,
+    /// The logical id of the policy that names it.
+    pub(in super::super) policy: Option<String>,
 }
 
 /// When messages go to which dead-letter queue.
@@ -49,6 +51,7 @@ pub(super) fn read(template: &Template, resource: &Resource, directory: &Directo
         allowed: allowed(&properties.get("RedriveAllowPolicy"), directory),
         is_encrypted: is_encrypted(&properties),
         is_tls_only: Setting { value: tls.of(&resource.id), place: properties.place.clone(), is_set: true },
+        policy: tls.naming(&resource.id).cloned(),
         place: properties.place,
     }
 }

@@ -11,13 +11,15 @@ use super::{Directory, Target};
 pub(super) struct TlsPolicies {
     /// Of each queue that a policy is for: whether it demands TLS, or why that is not known.
     of: BTreeMap<String, Result<bool, Why>>,
+    /// Of each queue that a policy is for: the first such policy, by its logical id.
+    policies: BTreeMap<String, String>,
     /// A policy whose queues are not known: it may be for any.
     unknown: Option<Why>,
 }
 
 impl TlsPolicies {
     pub(super) fn read(template: &Template, directory: &Directory<'_>) -> Self {
-        let mut policies = Self { of: BTreeMap::new(), unknown: None };
+        let mut policies = Self { of: BTreeMap::new(), policies: BTreeMap::new(), unknown: None };
         for resource in template.resources.values() {
             let queues = match resource.kind.as_str() {
                 "AWS::SQS::QueuePolicy" => "Queues",
@@ -35,7 +37,10 @@ impl TlsPolicies {
             };
             for queue in queues {
                 match directory.queue(&queue.value) {
-                    Ok(Target::Here(id)) => policies.add(id, demands_tls.clone()),
+                    Ok(Target::Here(id)) => {
+                        policies.policies.entry(id.clone()).or_insert_with(|| resource.id.clone());
+                        policies.add(id, demands_tls.clone());
+                    }
                     Ok(Target::Elsewhere { .. }) => {}
                     Err(why) => policies.unknown = Some(why),
                 }
@@ -50,6 +55,11 @@ impl TlsPolicies {
         if *known != Ok(true) && demands_tls != Ok(false) {
             *known = demands_tls;
         }
+    }
+
+    /// The policy that names a queue: of two, SQS has the one that was applied last.
+    pub(super) fn naming(&self, queue: &str) -> Option<&String> {
+        self.policies.get(queue)
     }
 
     /// Whether a queue refuses requests without TLS.

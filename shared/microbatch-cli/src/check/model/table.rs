@@ -8,6 +8,7 @@ use super::super::value::Why;
 #[derive(Debug)]
 pub(in super::super) struct Table {
     pub(in super::super) place: Place,
+    pub(in super::super) is_global: bool,
     /// The regions it is in.
     pub(in super::super) replicas: Setting<usize>,
     /// The attribute by which items expire.
@@ -44,6 +45,7 @@ pub(super) fn read(template: &Template, resource: &Resource) -> Table {
         key,
         has_recovery: if is_global { recovery_of_all(&replicas) } else { recovery(&properties) },
         is_simple,
+        is_global,
         place: properties.place,
     }
 }

@@ -11,12 +11,16 @@ const MAX_RECEIVE_COUNT: &str = "MICROBATCH_MAX_RECEIVE_COUNT";
 const OUTAGE_BUDGET_S: &str = "MICROBATCH_OUTAGE_BUDGET_S";
 const RETENTION_S: &str = "MICROBATCH_RETENTION_S";
 
+/// Default and longest retention of a queue ("`SetQueueAttributes`").
+const RETENTION_USUAL_S: u64 = 345_600;
+const RETENTION_MAX_S: u64 = 1_209_600;
+
 pub(super) const RULES: &[Rule] = &[
     Rule { id: "MB034", page: SETTINGS_PAGE, check: Check::Mapping(other_max_receive_count) },
     Rule {
         id: "MB035",
         page: "Setting-up dead-letter queue retention in Amazon SQS (Amazon SQS Developer Guide)",
-        check: Check::Mapping(delays_outlast_queue),
+        check: Check::Mapping(deliveries_outlast_queue),
     },
     Rule {
         id: "MB036",
@@ -65,26 +69,46 @@ fn other_max_receive_count(joined: &Joined<'_>) -> Judged {
     })
 }
 
-fn delays_outlast_queue(joined: &Joined<'_>) -> Judged {
-    let Some(Deliveries { ours, queue, max_receive_count, budget_s }) = deliveries(joined)? else { return FINE };
+fn deliveries_outlast_queue(joined: &Joined<'_>) -> Judged {
+    let queue = joined.queue()?;
+    let Some(redrive) = redrive(queue)? else { return FINE };
+    let count = redrive.max_receive_count.copied()?;
     let retention_s = queue.retention_s.copied()?;
+    let visibility_s = queue.visibility_s.copied()?;
+    let hidden_s = visibility_s.saturating_mul(count.saturating_sub(1));
+    // What the queue alone does is wrong whatever the function is.
+    let delays_s = if hidden_s >= retention_s { delays_s(joined).unwrap_or(0) } else { delays_s(joined)? };
+    let longest_s = hidden_s.max(delays_s);
+    when(longest_s >= retention_s, || {
+        let what = if delays_s > hidden_s {
+            "the delays between".to_owned()
+        } else {
+            format!("VisibilityTimeout, {visibility_s} s, after all but the last of")
+        };
+        let found = format!(
+            "MessageRetentionPeriod is {}, and {what} {count} deliveries may add up to {longest_s} s: a message expires before its last \
+             delivery, and never becomes a dead letter",
+            seconds(retention_s)
+        );
+        let fitting_s = longest_s.saturating_mul(2).clamp(RETENTION_USUAL_S, RETENTION_MAX_S);
+        let mut fix = format!("MessageRetentionPeriod: {fitting_s}");
+        if hidden_s >= RETENTION_MAX_S {
+            let most = (RETENTION_MAX_S - 1) / visibility_s.max(1) + 1;
+            fix += &format!("\n# that is the longest; and in RedrivePolicy at most\n#   maxReceiveCount: {most}");
+        }
+        Problem::error(&queue.retention_s.place, found).fix(&queue.place, fix)
+    })
+}
+
+/// What the delays of a function that uses microbatch may add up to; 0 where it delays nothing.
+fn delays_s(joined: &Joined<'_>) -> Result<u64, Gap> {
+    let Some(Deliveries { ours, max_receive_count, budget_s, .. }) = deliveries(joined)? else { return Ok(0) };
     if !ours.microbatch.delays()? {
-        return FINE;
+        return Ok(0);
     }
     let count = u32::try_from(max_receive_count).unwrap_or(u32::MAX);
     // What does not fit is another rule's.
-    let Ok(backoff) = Backoff::spanning(budget_s, count) else { return FINE };
-    let longest_s = longest_s(backoff, max_receive_count);
-    when(longest_s >= retention_s, || {
-        let found = format!(
-            "MessageRetentionPeriod is {}, and the delays of {} may add up to {longest_s} s: a message expires before its last delivery, and \
-             never becomes a dead letter",
-            seconds(retention_s),
-            ours.function.place.resource
-        );
-        let fix = format!("MessageRetentionPeriod: {}", longest_s.saturating_mul(2).clamp(345_600, 1_209_600));
-        Problem::error(&queue.retention_s.place, found).fix(&queue.place, fix)
-    })
+    Ok(Backoff::spanning(budget_s, count).map_or(0, |backoff| longest_s(backoff, max_receive_count)))
 }
 
 /// The delays after all deliveries but the last, each with its random part: up to half as much again.

@@ -33,6 +33,7 @@ pub(super) const RULES: &[Rule] = &[
         check: Check::Mapping(dead_letters_of_function),
     },
     Rule { id: "MB018", page: ERRORS_PAGE, check: Check::Mapping(destination_of_mapping) },
+    Rule { id: "MB019", page: SCALING_PAGE, check: Check::Mapping(pollers_out_of_range) },
 ];
 
 /// Messages of one request to a queue, and of a batch without a window.
@@ -40,6 +41,8 @@ const BATCH_OF_ONE_REQUEST: u64 = 10;
 const BATCH_MAX: u64 = 10_000;
 const WINDOW_MAX_S: u64 = 300;
 const MAXIMUM_CONCURRENCY: std::ops::RangeInclusive<u64> = 2..=1_000;
+const MINIMUM_POLLERS: std::ops::RangeInclusive<u64> = 2..=200;
+const MAXIMUM_POLLERS: std::ops::RangeInclusive<u64> = 2..=2_000;
 
 /// Memory for a full batch: the process and its environment, and a multiple of the event, which may be 6 MB: its text,
 /// the decoded items, results and writes, and as much again for what the processor makes of them. A full event takes
@@ -159,7 +162,14 @@ fn reserved_concurrency(joined: &Joined<'_>) -> Judged {
             "ReservedConcurrentExecutions is {reserved} and the mapping has no MaximumConcurrency: batches over it are throttled after they \
              were received, and messages that no function has seen become dead letters"
         );
-        let fix = format!("ScalingConfig: {{ MaximumConcurrency: {} }}", reserved.clamp(2, 1_000));
+        let (min, max) = (*MAXIMUM_CONCURRENCY.start(), *MAXIMUM_CONCURRENCY.end());
+        let mut fix = format!("ScalingConfig: {{ MaximumConcurrency: {} }}", reserved.clamp(min, max));
+        // A reservation under the limit would be the next mistake.
+        if reserved < min {
+            let id = &function.place.resource;
+            fix +=
+                &format!("\n# and in {id}.Properties, as {min} is the least:\n#   ReservedConcurrentExecutions: {min}");
+        }
         Problem::warning(&function.reserved_concurrency.place, found).fix(&mapping.place, fix)
     })
 }
@@ -217,4 +227,31 @@ fn destination_of_mapping(joined: &Joined<'_>) -> Judged {
         let problem = Problem::error(&destination.place, found.to_owned());
         problem.fix(&joined.mapping.place, "DestinationConfig: !Ref AWS::NoValue")
     })
+}
+
+fn pollers_out_of_range(joined: &Joined<'_>) -> Judged {
+    let mapping = joined.mapping;
+    let (least, most) = (mapping.minimum_pollers.copied()?, mapping.maximum_pollers.copied()?);
+    let outside = |name: &str, value: Option<u64>, range: &std::ops::RangeInclusive<u64>| {
+        let value = value.filter(|value| !range.contains(value))?;
+        Some(format!("{name} is {value}: AWS takes {} to {}", range.start(), range.end()))
+    };
+    let (place, found) = if let Some(found) = outside("MinimumPollers", least, &MINIMUM_POLLERS) {
+        (&mapping.minimum_pollers.place, found)
+    } else if let Some(found) = outside("MaximumPollers", most, &MAXIMUM_POLLERS) {
+        (&mapping.maximum_pollers.place, found)
+    } else if let (Some(least), Some(most)) = (least, most)
+        && least > most
+    {
+        let found = format!("MinimumPollers is {least}, more than MaximumPollers, {most}: AWS refuses it");
+        (&mapping.minimum_pollers.place, found)
+    } else {
+        return FINE;
+    };
+    let least = least.map(|value| value.clamp(*MINIMUM_POLLERS.start(), *MINIMUM_POLLERS.end()));
+    let most = most.map(|value| value.clamp(*MAXIMUM_POLLERS.start(), *MAXIMUM_POLLERS.end()).max(least.unwrap_or(0)));
+    let set = |name: &str, value: Option<u64>| value.map(|value| format!("{name}: {value}"));
+    let set: Vec<String> = [set("MinimumPollers", least), set("MaximumPollers", most)].into_iter().flatten().collect();
+    let fix = format!("ProvisionedPollerConfig: {{ {} }}", set.join(", "));
+    Ok(vec![Problem::error(place, found).fix(&mapping.place, fix)])
 }

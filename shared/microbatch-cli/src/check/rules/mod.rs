@@ -107,7 +107,13 @@ impl Rule {
     /// Applies the rule to everything it looks at.
     pub(super) fn apply(&self, stack: &Stack, keys: &[RepeatedKey]) -> Vec<Judged> {
         match self.check {
-            Check::Mapping(check) => stack.mappings.iter().map(|mapping| check(&Joined { stack, mapping })).collect(),
+            Check::Mapping(check) => {
+                let judge = |mapping| {
+                    let problems = check(&Joined { stack, mapping })?;
+                    Ok(problems.into_iter().map(|problem| fitting(mapping, problem)).collect())
+                };
+                stack.mappings.iter().map(judge).collect()
+            }
             Check::Queue(check) => stack.queues.values().map(|queue| check(stack, queue)).collect(),
             Check::Function(check) => {
                 let judge = |function| match ours(stack, function) {
@@ -121,6 +127,20 @@ impl Rule {
             Check::Keys => keys.iter().map(|key| Ok(vec![repeated(key)])).collect(),
         }
     }
+}
+
+/// A problem with a fix that its mapping can have: a topic's event takes a batch size and nothing else.
+fn fitting(mapping: &Mapping, problem: Problem) -> Problem {
+    let is_its_own = problem.fix_in == format!("{}.Properties.{}", mapping.place.resource, mapping.place.path);
+    if !mapping.is_of_topic || !is_its_own || problem.fix.starts_with("BatchSize:") {
+        return problem;
+    }
+    let fix = format!(
+        "# SqsSubscription cannot say it: subscribe the queue by AWS::SNS::Subscription,\n\
+         # and have an event of Type SQS instead, with these properties:\n{}",
+        problem.fix
+    );
+    Problem { fix_in: format!("{}.Properties.Events", mapping.place.resource), fix, ..problem }
 }
 
 fn repeated(key: &RepeatedKey) -> Problem {

@@ -2,8 +2,9 @@
 
 use microbatch_aws::dynamodb::StoreCalls;
 
+use super::super::found::Gap;
 use super::super::model::Target;
-use super::{Check, FINE, Joined, Judged, Ours, Problem, Rule, parking, when};
+use super::{Check, FINE, Joined, Judged, Ours, Problem, Rule, Severity, parking, when};
 
 const SQS_PAGE: &str = "Amazon SQS API permissions: Actions and resource reference (Amazon SQS Developer Guide)";
 
@@ -15,15 +16,22 @@ pub(super) const RULES: &[Rule] = &[
         page: "IAM security policies with PartiQL for DynamoDB (Amazon DynamoDB Developer Guide)",
         check: Check::Function(may_not_use_table),
     },
+    Rule {
+        id: "MB045",
+        page: "IAM security policies with PartiQL for DynamoDB (Amazon DynamoDB Developer Guide)",
+        check: Check::Function(may_not_complete_in_batches),
+    },
 ];
 
 /// The action of a delay. That the queue's attributes may be read too is only needed for a check at the start.
 const DELAY: &str = "sqs:ChangeMessageVisibility";
 const PARK: &str = "sqs:SendMessage";
-/// The actions of claims, completions and releases; a test compares them with infra/policies. Completions in batches need
-/// `dynamodb:PartiQLUpdate` too, but a template does not tell whether a processor hands over writes.
+/// The actions of claims, completions and releases; a test compares them with infra/policies.
 const TABLE_SINGLE: [&str; 3] = ["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem"];
 const TABLE_BATCHED: [&str; 2] = ["dynamodb:BatchGetItem", "dynamodb:PartiQLInsert"];
+/// What completions in batches need besides. Those with writes are transactions of their own; a template does not tell
+/// whether a processor hands them over.
+const COMPLETE_BATCHED: &str = "dynamodb:PartiQLUpdate";
 
 fn statement(actions: &str, arn: &str) -> String {
     format!("- Effect: Allow\n  Action: {actions}\n  Resource: !GetAtt {arn}.Arn")
@@ -65,12 +73,18 @@ fn may_not_park(joined: &Joined<'_>) -> Judged {
     })
 }
 
-fn may_not_use_table(ours: &Ours<'_>) -> Judged {
+/// The idempotency table, where it is of this template, and how it is called.
+fn table_calls<'s>(ours: &Ours<'s>) -> Result<Option<(&'s str, StoreCalls)>, Gap> {
     if !ours.microbatch.option("MICROBATCH_IDEMPOTENCY", |options| options.idempotency)? {
-        return FINE;
+        return Ok(None);
     }
-    let Some(Target::Here(table)) = ours.microbatch.table.get()? else { return FINE };
+    let Some(Target::Here(table)) = ours.microbatch.table.get()? else { return Ok(None) };
     let calls = ours.microbatch.setting(&["MICROBATCH_STORE_CALLS"], |settings| settings.store_calls)?;
+    Ok(Some((table, calls)))
+}
+
+fn may_not_use_table(ours: &Ours<'_>) -> Judged {
+    let Some((table, calls)) = table_calls(ours)? else { return FINE };
     let batched: &[&str] = if calls == StoreCalls::Batched { &TABLE_BATCHED } else { &[] };
     let mut missing = Vec::new();
     for action in batched.iter().chain(&TABLE_SINGLE) {
@@ -86,6 +100,19 @@ fn may_not_use_table(ours: &Ours<'_>) -> Judged {
             ours.function.place.resource
         );
         statement_missing(ours, found, statement(&format!("[{missing}]"), table))
+    })
+}
+
+fn may_not_complete_in_batches(ours: &Ours<'_>) -> Judged {
+    let Some((table, StoreCalls::Batched)) = table_calls(ours)? else { return FINE };
+    when(!ours.function.permissions.allow(COMPLETE_BATCHED, table)?, || {
+        let found = format!(
+            "the role of {} may not use {COMPLETE_BATCHED} on {table}: completions without writes cannot be recorded in batches; not \
+             needed where every item hands over writes",
+            ours.function.place.resource
+        );
+        let problem = statement_missing(ours, found, statement(COMPLETE_BATCHED, table));
+        Problem { severity: Severity::Warning, ..problem }
     })
 }
 

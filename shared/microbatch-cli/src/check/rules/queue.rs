@@ -37,8 +37,15 @@ const DELIVERIES_USUAL: u64 = 10;
 const RETENTION_MAX_S: u64 = 1_209_600;
 
 fn no_dead_letter_queue(stack: &Stack, queue: &Queue) -> Judged {
-    let is_source = stack.sources.contains(&queue.place.resource);
-    when(is_source && redrive(queue)?.is_none(), || {
+    let id = &queue.place.resource;
+    let is_source = stack.sources.contains(id);
+    // A function that looks at dead letters is usual, and a dead-letter queue of those is not.
+    let is_redrive_target = |other: &Queue| {
+        let redrive = other.redrive.value.as_ref().ok().and_then(Option::as_ref);
+        redrive.is_some_and(|redrive| matches!(&redrive.target.value, Ok(Target::Here(target)) if target == id))
+    };
+    let is_dead_letter_queue = stack.queues.values().any(is_redrive_target);
+    when(is_source && !is_dead_letter_queue && redrive(queue)?.is_none(), || {
         let found =
             "it has no RedrivePolicy: a message that cannot be processed comes back until it expires, and is lost";
         let fix = format!(
@@ -147,18 +154,37 @@ fn refused_by_dead_letter_queue(stack: &Stack, queue: &Queue) -> Judged {
     })
 }
 
-fn not_tls_only(_: &Stack, queue: &Queue) -> Judged {
+fn not_tls_only(stack: &Stack, queue: &Queue) -> Judged {
     when(!queue.is_tls_only.copied()?, || {
         let id = &queue.place.resource;
-        let found = "no queue policy denies requests without TLS";
+        let problem = Problem::warning(&queue.place, "no queue policy denies requests without TLS".to_owned());
+        let statement = [
+            "- Effect: Deny",
+            "  Principal: '*'",
+            "  Action: sqs:*",
+            &format!("  Resource: !GetAtt {id}.Arn"),
+            "  Condition: { Bool: { aws:SecureTransport: 'false' } }",
+        ];
+        // A queue has one policy: a second resource would take the place of what the first allows.
+        if let Some(policy) = &queue.policy {
+            let fix_in = format!("{policy}.Properties.PolicyDocument.Statement");
+            return Problem { fix_in, fix: statement.join("\n"), ..problem };
+        }
         let fix = format!(
-            "{id}Policy:\n  Type: AWS::SQS::QueuePolicy\n  Properties:\n    Queues: [!Ref {id}]\n    PolicyDocument:\n      \
-             Version: '2012-10-17'\n      Statement:\n        - Effect: Deny\n          Principal: '*'\n          Action: sqs:*\n          \
-             Resource: !GetAtt {id}.Arn\n          Condition: {{ Bool: {{ aws:SecureTransport: 'false' }} }}"
+            "{}:\n  Type: AWS::SQS::QueuePolicy\n  Properties:\n    Queues: [!Ref {id}]\n    PolicyDocument:\n      \
+             Version: '2012-10-17'\n      Statement:\n        {}",
+            free_id(stack, &format!("{id}Policy")),
+            statement.join("\n        ")
         );
-        let problem = Problem::warning(&queue.place, found.to_owned());
         Problem { fix_in: "Resources".to_owned(), fix, ..problem }
     })
+}
+
+/// A logical id that no resource has: this one, or with a number behind it.
+fn free_id(stack: &Stack, wanted: &str) -> String {
+    let numbered = (2_u32..).map(|number| format!("{wanted}{number}"));
+    let mut ids = std::iter::once(wanted.to_owned()).chain(numbered);
+    ids.find(|id| !stack.ids.contains(id)).unwrap_or_else(|| wanted.to_owned())
 }
 
 fn not_encrypted(_: &Stack, queue: &Queue) -> Judged {

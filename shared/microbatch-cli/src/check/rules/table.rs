@@ -127,8 +127,13 @@ fn without_recovery(ours: &Ours<'_>) -> Judged {
             "it is the idempotency table of {}, without point-in-time recovery: when it is lost, redeliveries run again",
             ours.function.place.resource
         );
-        Problem::warning(&table.has_recovery.place, found)
-            .fix(&table.place, "PointInTimeRecoverySpecification: { PointInTimeRecoveryEnabled: true }")
+        let fix = "PointInTimeRecoverySpecification: { PointInTimeRecoveryEnabled: true }";
+        let problem = Problem::warning(&table.has_recovery.place, found);
+        if table.is_global {
+            let problem = problem.fix(&table.replicas.place, fix);
+            return Problem { fix_in: format!("{}, in each entry", problem.fix_in), ..problem };
+        }
+        problem.fix(&table.place, fix)
     })
 }
 
