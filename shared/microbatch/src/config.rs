@@ -219,7 +219,12 @@ impl Options {
             Ok(backoff) if problems.is_empty() => return Ok(self.checked(backoff)),
             // A value out of its range is said so above, and no more of it.
             Err(error) if !problems.iter().any(|problem| BACKOFF_SETTINGS.contains(&problem.setting)) => {
-                problems.push(Problem { setting: "outage_budget_s", what: error.to_string() });
+                let breaker_s = self.outage_with_breaker_s() - self.outage_budget_s;
+                let with_breaker = match breaker_s {
+                    0 => String::new(),
+                    _ => format!("; {breaker_s} s of it are the breaker's open time and an item's time-out"),
+                };
+                problems.push(Problem { setting: "outage_budget_s", what: format!("{error}{with_breaker}") });
             }
             _ => {}
         }
@@ -295,6 +300,15 @@ impl Options {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn p12_a_breakers_open_time_counts_towards_the_outage() {
+        let options = Options { outage_budget_s: 28_000, max_receive_count: 2, ..Options::default() };
+        assert!(options.validate().is_ok());
+        let with_breaker = Options { breaker_failure_percent: 50, ..options };
+        let error = with_breaker.validate().expect_err("40 s too much").to_string();
+        assert!(error.contains("40 s of it are the breaker's open time and an item's time-out"), "{error}");
+    }
 
     #[test]
     fn every_problem_is_reported_at_once() {

@@ -10,7 +10,7 @@ use proptest::{collection::vec, prelude::*};
 
 use crate::{
     explore,
-    schedule::{Act, Body, Can, EFFECT_TIMEOUT_MS, Faults, Limits, Mail, Setup, breaker, setup},
+    schedule::{Act, Body, Can, EFFECT_TIMEOUT_MS, Faults, ITEM_TIMEOUT_MS, Limits, Mail, Setup, breaker, setup},
     search, simulated,
     world::World,
 };
@@ -33,7 +33,10 @@ struct Schedule {
 
 /// A budget that the receives can span: short ones more often, and the default.
 fn with_budget(setup: Setup, share_permille: u64) -> Setup {
-    let budget_max_s = (u64::from(setup.max_receive_count - 1) * DELAY_CERTAIN_MAX_S).min(BUDGET_MAX_S);
+    // The delays span the breaker's open time and an item's time-out besides.
+    let breaker_ms = setup.limits.breaker.as_ref().map_or(0, |breaker| breaker.open_ms + ITEM_TIMEOUT_MS);
+    let delays_max_s = u64::from(setup.max_receive_count - 1) * DELAY_CERTAIN_MAX_S;
+    let budget_max_s = (delays_max_s - breaker_ms.div_ceil(1_000)).min(BUDGET_MAX_S);
     let outage_budget_s = match share_permille {
         0 => 3_600.min(budget_max_s),
         _ => (budget_max_s * share_permille.pow(3) / 1_000_000_000).max(1),
