@@ -49,15 +49,9 @@ where
 
 /// The client of the idempotency table: no retries, since the pipeline bounds and counts them itself (P14).
 pub fn store_client(config: &SdkConfig, timeout_ms: u64) -> aws_sdk_dynamodb::Client {
-    let timeout = Duration::from_millis(timeout_ms);
-    let timeouts = TimeoutConfig::builder()
-        .connect_timeout(CONNECT_TIMEOUT.min(timeout))
-        .operation_attempt_timeout(timeout)
-        .operation_timeout(timeout)
-        .build();
     let config = aws_sdk_dynamodb::config::Builder::from(config)
         .retry_config(RetryConfig::disabled())
-        .timeout_config(timeouts)
+        .timeout_config(one_try(timeout_ms))
         .build();
     aws_sdk_dynamodb::Client::from_conf(config)
 }
@@ -65,17 +59,21 @@ pub fn store_client(config: &SdkConfig, timeout_ms: u64) -> aws_sdk_dynamodb::Cl
 /// The client of [`SqsQueue`](crate::sqs::SqsQueue) and [`SqsProducer`](crate::sqs::SqsProducer): no retries, since both
 /// have their tries bounded and counted elsewhere (P14), and a request that ends after `timeout_ms`.
 pub fn sqs_client(config: &SdkConfig, timeout_ms: u64) -> aws_sdk_sqs::Client {
+    let config = aws_sdk_sqs::config::Builder::from(config)
+        .retry_config(RetryConfig::disabled())
+        .timeout_config(one_try(timeout_ms))
+        .build();
+    aws_sdk_sqs::Client::from_conf(config)
+}
+
+/// The time-outs of a request that makes one try.
+fn one_try(timeout_ms: u64) -> TimeoutConfig {
     let timeout = Duration::from_millis(timeout_ms);
-    let timeouts = TimeoutConfig::builder()
+    TimeoutConfig::builder()
         .connect_timeout(CONNECT_TIMEOUT.min(timeout))
         .operation_attempt_timeout(timeout)
         .operation_timeout(timeout)
-        .build();
-    let config = aws_sdk_sqs::config::Builder::from(config)
-        .retry_config(RetryConfig::disabled())
-        .timeout_config(timeouts)
-        .build();
-    aws_sdk_sqs::Client::from_conf(config)
+        .build()
 }
 
 #[cfg(test)]

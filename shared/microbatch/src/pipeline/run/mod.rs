@@ -161,8 +161,6 @@ struct Run<'r, P: Processor, S: Commit<P::Write>> {
     claim_retries: FuturesUnordered<BoxFuture<'r, ClaimAnswers>>,
     /// Claimed, waiting for room to run.
     ready: VecDeque<usize>,
-    /// Permission for the item that is being started.
-    admitted: Option<Admitted>,
     /// When the next may start, where the rate or a probe holds them back.
     start_at_ms: Option<u64>,
     /// Items that wait for others to fill their sub-batch; none where they run one by one.
@@ -211,7 +209,6 @@ impl<'r, P: Processor, S: Commit<P::Write>> Run<'r, P, S> {
             claim_retries: FuturesUnordered::new(),
             more_to_admit: false,
             ready: VecDeque::new(),
-            admitted: None,
             start_at_ms: None,
             to_process: shared.processor.sub_batches().map(|limits| Collector::new(with_linger(limits))),
             running: 0,

@@ -13,7 +13,7 @@ use crate::{
     outcome::Outcome,
     panics::contain,
     pipeline::{
-        control::NotNow,
+        control::{Admitted, NotNow},
         gate::Permit,
         guarded::{Ended, Guarded, Ran},
     },
@@ -47,10 +47,11 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
         self.start_at_ms = None;
         while !self.ready.is_empty() && self.completing < completing_max {
             let Some(permit) = self.running_gate.try_pass() else { break };
+            let mut admitted = None;
             if let Some(control) = &self.shared.control {
                 let now_ms = self.shared.clock.now_ms();
                 match control.try_start(now_ms) {
-                    Ok(admitted) => self.admitted = Some(admitted),
+                    Ok(granted) => admitted = Some(granted),
                     Err(not_now @ (NotNow::Until(at_ms) | NotNow::Probing(at_ms))) => {
                         self.start_at_ms = Some(at_ms);
                         more_by_rate = matches!(not_now, NotNow::Until(_));
@@ -63,10 +64,8 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
                 }
             }
             if let Some(index) = self.ready.pop_front() {
-                self.start(index, permit);
+                self.start(index, permit, admitted);
             }
-            // Of an item that did not start after all.
-            self.admitted = None;
         }
         if self.ready.is_empty() || self.completing >= completing_max || self.start_at_ms.is_some() {
             // Room that cannot be used is another invocation's.
@@ -75,7 +74,8 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
         self.start_sub_batch(more_by_rate);
     }
 
-    fn start(&mut self, index: usize, permit: Permit) {
+    /// Starts an item, or gives back its room and its permission.
+    fn start(&mut self, index: usize, permit: Permit, admitted: Option<Admitted>) {
         let now_ms = self.shared.clock.now_ms();
         let config = &self.shared.config;
         let Some(ticket) = &mut self.tickets[index] else { return };
@@ -90,7 +90,7 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
         }
         let Some(item) = ticket.item.take() else { return };
         ticket.run_permit = Some(permit);
-        ticket.admitted = self.admitted.take();
+        ticket.admitted = admitted;
         if let Some(collector) = &mut self.to_process {
             let bytes = self.messages[index].body.map_or(0, |body| body.get().len());
             match collector.push(PendingItem { index, item }, bytes, now_ms) {
@@ -186,19 +186,27 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
         let Ran { index, ended, panicked_in_drop } = ran;
         self.running -= 1;
         self.counts.panics_in_drop += u64::from(panicked_in_drop);
-        let members = self.sub_batches.remove(&index).unwrap_or_else(|| vec![index]);
         match ended {
             Ended::Returned(Work::Item(produced)) => self.item_ended(index, Ended::Returned(produced)),
             Ended::Returned(Work::SubBatch(produced)) => {
                 // One each, by the contract of `process_many`; what is missing counts as cut short.
                 let mut produced = produced.into_iter();
-                for member in members {
+                for member in self.members(index) {
                     self.item_ended(member, produced.next().map_or(Ended::Panicked, Ended::Returned));
                 }
             }
-            Ended::TimedOut => members.into_iter().for_each(|member| self.item_ended(member, Ended::TimedOut)),
-            Ended::Panicked => members.into_iter().for_each(|member| self.item_ended(member, Ended::Panicked)),
+            Ended::TimedOut => {
+                self.members(index).into_iter().for_each(|member| self.item_ended(member, Ended::TimedOut));
+            }
+            Ended::Panicked => {
+                self.members(index).into_iter().for_each(|member| self.item_ended(member, Ended::Panicked));
+            }
         }
+    }
+
+    /// The items of the sub-batch that ended, by its first; or the one item.
+    fn members(&mut self, index: usize) -> Vec<usize> {
+        self.sub_batches.remove(&index).unwrap_or_else(|| vec![index])
     }
 
     fn item_ended(&mut self, index: usize, ended: Ended<Produced<P::Write>>) {
