@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use aws_sdk_dynamodb::{Client, config::retry::RetryConfig, types::AttributeValue};
 use microbatch::{
-    Pipeline, PipelineBuilder, Processor,
+    Pipeline, PipelineBuilder, Processor, TotalFailure,
     clock::Clock,
     pipeline::{Host, RunError},
 };
@@ -66,6 +66,8 @@ impl Bench {
             random: Arc::new(SystemRandom),
             recorder: Arc::clone(&self.recorder) as _,
         };
+        // Which message failed is asked for, also where it is the only one.
+        let builder = builder.options(|options| options.total_failure = TotalFailure::Report);
         builder.build(host).expect("the settings are right")
     }
 
