@@ -5,6 +5,7 @@
 pub mod clock;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod emf;
 pub mod events;
 pub mod fault;
 pub mod queue;

@@ -34,6 +34,7 @@ pub mod record;
 pub mod response;
 pub mod store;
 pub mod telemetry;
+pub mod trace;
 pub mod transition;
 
 pub use self::{
@@ -47,11 +48,12 @@ pub use self::{
     key::{Key, KeyFormat, KeySource, Selector},
     message::EventError,
     outcome::Outcome,
-    pipeline::{Pipeline, PipelineBuilder},
+    pipeline::{Invocation, Pipeline, PipelineBuilder},
     policy::{FifoFailure, TotalFailure},
     processor::{Done, ItemContext, NoWrites, Processor, WriteRefusal, WriteRefused},
     queue::Queue,
     response::BatchResponse,
     store::{Commit, MemoryStore, Store, StoreError},
     telemetry::{BatchReport, ItemReport, Recorder},
+    trace::TraceParent,
 };

@@ -10,6 +10,7 @@ use crate::{
     clock::Clock,
     error::ProcessError,
     key::Key,
+    trace::TraceParent,
 };
 
 /// The user's async function for one item.
@@ -194,6 +195,9 @@ pub struct ItemContext {
     pub trace_header: Option<Box<str>>,
     /// The fencing token: of two attempts at one key the later has the higher number. 0 without idempotency.
     pub attempt: u64,
+    /// The item's own span, where the batch is traced: the parent of what the processor sends. Displayed, it is W3C's
+    /// `traceparent`.
+    pub trace: Option<TraceParent>,
     pub(crate) key: Option<Key>,
     pub(crate) ends_at_ms: u64,
     pub(crate) clock: Arc<dyn Clock>,
@@ -219,6 +223,7 @@ impl ItemContext {
             group: None,
             trace_header: None,
             attempt: 1,
+            trace: None,
             key: Some(Key::from_stored("test#key")),
             ends_at_ms: clock.now_ms().saturating_add(60_000),
             clock,

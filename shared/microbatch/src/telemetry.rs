@@ -1,6 +1,11 @@
 //! What a batch reports about itself, and to whom.
 
-use crate::{control::ControlReport, error::FailureKind, outcome::Outcome, queue::QueueError, store::StoreError};
+use std::sync::{Mutex, PoisonError};
+
+use crate::{
+    control::ControlReport, error::FailureKind, outcome::Outcome, queue::QueueError, store::StoreError,
+    trace::TraceParent,
+};
 
 /// What became of one message, and at what cost. Holds no payload, key or attribute text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +30,12 @@ pub struct ItemReport<'a> {
     pub tries: Option<u64>,
     /// From the claim that was sent to the outcome; none for one that was never claimed.
     pub elapsed_ms: Option<u64>,
+    /// When it was decoded and its claim was due, in epoch milliseconds; none for one that was never claimed.
+    pub claimed_ms: Option<u64>,
+    /// When the processor was called, in epoch milliseconds.
+    pub started_ms: Option<u64>,
+    /// When the processor returned, or was cut short, in epoch milliseconds.
+    pub ended_ms: Option<u64>,
     /// How long the message had been in the queue, by the sender's clock.
     pub age_ms: Option<u64>,
     /// The delay that the processor asked for before the next try.
@@ -33,6 +44,8 @@ pub struct ItemReport<'a> {
     pub busy_until_ms: Option<u64>,
     /// When the queue was asked to deliver it again, in epoch milliseconds.
     pub delayed_until_ms: Option<u64>,
+    /// The span that sent the message, where the batch is traced and the message says so.
+    pub sender: Option<TraceParent>,
 }
 
 impl ItemReport<'_> {
@@ -47,10 +60,28 @@ impl ItemReport<'_> {
 pub struct BatchReport<'a> {
     /// The host's id of the invocation.
     pub batch_id: &'a str,
+    /// The ARN of the queue that its first message came from, where it says so.
+    pub queue_arn: Option<&'a str>,
+    /// The batch's own span, where the host has one.
+    pub trace: Option<TraceParent>,
+    /// When the event was received, in epoch milliseconds.
+    pub received_ms: u64,
+    /// Bytes of the event.
+    pub bytes: usize,
+    /// Bytes of all events that the process held when this one came, its own included.
+    pub buffered_bytes: usize,
+    /// When the last message was decoded, in epoch milliseconds; the first one is as soon as the event is received.
+    pub decoded_ms: u64,
     /// Each message, in the order they came.
     pub items: Vec<ItemReport<'a>>,
     /// From receipt to response.
     pub elapsed_ms: u64,
+    /// Most items of this batch that were under way at once.
+    pub concurrency_max: usize,
+    /// The invocation fails although each message has its outcome: the error's name, `AllFailed`.
+    pub failed: Option<&'static str>,
+    /// The requests to the store and to the queue that were answered, in the order of their answers.
+    pub calls: &'a [CallReport],
     /// Events that concern the store rather than one outcome.
     pub counts: Counts,
     /// What the store answered instead of an answer: the first error of each kind and text, at most 8.
@@ -59,6 +90,85 @@ pub struct BatchReport<'a> {
     pub queue_errors: &'a [QueueError],
     /// What bounded the starts, as it was in the end.
     pub control: ControlReport,
+}
+
+/// What a request asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CallKind {
+    /// Claims of keys.
+    Claim,
+    /// Completions, or a processor's writes without idempotency.
+    Complete,
+    /// Releases of keys.
+    Release,
+    /// Messages to the dead-letter queue.
+    Park,
+    /// Later visibility of messages.
+    Delay,
+}
+
+impl CallKind {
+    /// Its name, as in traces.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CallKind::Claim => "claim",
+            CallKind::Complete => "complete",
+            CallKind::Release => "release",
+            CallKind::Park => "park",
+            CallKind::Delay => "delay",
+        }
+    }
+
+    /// Whether the store is asked; else it is the queue.
+    pub fn is_to_store(self) -> bool {
+        matches!(self, CallKind::Claim | CallKind::Complete | CallKind::Release)
+    }
+}
+
+/// One request to the store or to the queue, with its answer. A store may need several requests on the wire for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallReport {
+    /// What was asked.
+    pub kind: CallKind,
+    /// When it was sent, in epoch milliseconds.
+    pub started_ms: u64,
+    /// When it was answered, in epoch milliseconds.
+    pub ended_ms: u64,
+    /// How many keys or messages it was about.
+    pub entries: usize,
+    /// How many of their answers were errors.
+    pub errors: usize,
+}
+
+/// Collects the calls of a batch: they end inside of futures that know nothing of the run.
+#[derive(Default)]
+pub(crate) struct CallLog(Mutex<Vec<CallReport>>);
+
+impl CallLog {
+    pub(crate) fn push(&self, call: CallReport) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(call);
+    }
+
+    pub(crate) fn into_calls(self) -> Vec<CallReport> {
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An invocation that failed before any item was started, or in a way that nobody has foreseen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RefusedBatch<'a> {
+    /// The host's id of the invocation.
+    pub batch_id: &'a str,
+    /// The batch's own span, where the host has one.
+    pub trace: Option<TraceParent>,
+    /// The error's name: `NotAnSqsEvent`, `MissingMessageId`, or the host's `Panicked`.
+    pub error: &'static str,
+    /// When the event was received, in epoch milliseconds.
+    pub received_ms: u64,
+    /// From receipt to answer.
+    pub elapsed_ms: u64,
+    /// Bytes of the event.
+    pub bytes: usize,
 }
 
 /// Events worth an operator's attention, beside the outcomes.
@@ -107,9 +217,40 @@ impl BatchReport<'_> {
 pub trait Recorder: Send + Sync + 'static {
     /// Records a batch. It must not block: the deadline is near.
     fn record(&self, report: &BatchReport<'_>);
+
+    /// Records an invocation that has no report, since nothing is known of its messages. It must not block either.
+    fn record_refused(&self, _refused: &RefusedBatch<'_>) {}
 }
 
 /// Records nothing.
 impl Recorder for () {
     fn record(&self, _report: &BatchReport<'_>) {}
+}
+
+/// Records with one, then with the other.
+impl<A: Recorder, B: Recorder> Recorder for (A, B) {
+    fn record(&self, report: &BatchReport<'_>) {
+        self.0.record(report);
+        self.1.record(report);
+    }
+
+    fn record_refused(&self, refused: &RefusedBatch<'_>) {
+        self.0.record_refused(refused);
+        self.1.record_refused(refused);
+    }
+}
+
+/// Records where there is one to record with.
+impl<R: Recorder> Recorder for Option<R> {
+    fn record(&self, report: &BatchReport<'_>) {
+        if let Some(recorder) = self {
+            recorder.record(report);
+        }
+    }
+
+    fn record_refused(&self, refused: &RefusedBatch<'_>) {
+        if let Some(recorder) = self {
+            recorder.record_refused(refused);
+        }
+    }
 }

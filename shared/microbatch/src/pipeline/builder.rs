@@ -1,6 +1,6 @@
 //! Builds a pipeline: the user's part in code, the host's part from the environment.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicUsize};
 
 use super::{
     Gates, Pipeline, Shared, Watches,
@@ -188,6 +188,7 @@ impl<P: Processor> PipelineBuilder<P> {
             backoff: host.queue.as_ref().filter(|queue| queue.can_delay()).map(|_| config.backoff),
             queue: host.queue.map(SourceQueue),
             hooks: self.hooks,
+            buffered_bytes: AtomicUsize::new(0),
             watches: Watches::default(),
             retry_places: RetryPlaces::default(),
             started_ms: host.clock.now_ms(),

@@ -10,6 +10,7 @@ use crate::{
     queue::{DelayRequest, ParkRequest, Queue, QueueError},
     record::Owner,
     store::{Commit, Store, StoreError, StoreErrorKind},
+    telemetry::{CallKind, CallLog, CallReport},
     transition::{ClaimAnswer, ClaimRequest, CompleteAnswer, CompleteRequest, ReleaseAnswer, ReleaseRequest},
 };
 
@@ -83,6 +84,8 @@ pub(super) trait Call<S> {
     type Answer: Send;
     type Error: CallError;
 
+    /// What it is in reports.
+    const KIND: CallKind;
     /// How often it is tried; none: until its time is over.
     const TRIES_MAX: Option<u32>;
 
@@ -103,6 +106,7 @@ pub(super) trait Call<S> {
 impl<S: Store> Call<S> for ClaimRequest {
     type Answer = ClaimAnswer;
     type Error = StoreError;
+    const KIND: CallKind = CallKind::Claim;
     const TRIES_MAX: Option<u32> = Some(TRIES_MAX);
 
     fn send(
@@ -117,6 +121,7 @@ impl<S: Store> Call<S> for ClaimRequest {
 impl<S: Store> Call<S> for ReleaseRequest {
     type Answer = ReleaseAnswer;
     type Error = StoreError;
+    const KIND: CallKind = CallKind::Release;
     const TRIES_MAX: Option<u32> = Some(TRIES_MAX);
 
     fn send(
@@ -131,6 +136,7 @@ impl<S: Store> Call<S> for ReleaseRequest {
 impl<S: Commit<W>, W: Send + Sync> Call<S> for CompleteRequest<W> {
     type Answer = CompleteAnswer;
     type Error = StoreError;
+    const KIND: CallKind = CallKind::Complete;
     /// The effect has happened: only the deadline ends it (rule 4).
     const TRIES_MAX: Option<u32> = None;
 
@@ -157,6 +163,7 @@ pub(super) struct UnkeyedWrite<W> {
 impl<S: Commit<W>, W: Send + Sync> Call<S> for UnkeyedWrite<W> {
     type Answer = CompleteAnswer;
     type Error = StoreError;
+    const KIND: CallKind = CallKind::Complete;
     /// As a completion: an earlier try may have been applied.
     const TRIES_MAX: Option<u32> = None;
 
@@ -180,6 +187,7 @@ pub(super) struct SourceQueue(pub(super) Arc<dyn Queue>);
 impl Call<SourceQueue> for ParkRequest {
     type Answer = ();
     type Error = QueueError;
+    const KIND: CallKind = CallKind::Park;
     const TRIES_MAX: Option<u32> = Some(TRIES_MAX);
 
     fn places(places: &RetryPlaces) -> &Semaphore {
@@ -194,6 +202,7 @@ impl Call<SourceQueue> for ParkRequest {
 impl Call<SourceQueue> for DelayRequest {
     type Answer = ();
     type Error = QueueError;
+    const KIND: CallKind = CallKind::Delay;
     const TRIES_MAX: Option<u32> = Some(TRIES_MAX);
 
     fn places(places: &RetryPlaces) -> &Semaphore {
@@ -219,6 +228,7 @@ pub(super) struct Caller<'c> {
     pub(super) clock: &'c dyn Clock,
     pub(super) random: &'c dyn Random,
     pub(super) places: &'c RetryPlaces,
+    pub(super) log: &'c CallLog,
 }
 
 /// Sends requests once.
@@ -227,7 +237,7 @@ pub(super) async fn try_once<S: Sync, R: Call<S> + Send + Sync>(
     caller: Caller<'_>,
     requests: Vec<R>,
 ) -> Tried<R, R::Answer, R::Error> {
-    let answers = send_once(target, caller.clock, &requests).await;
+    let answers = send_once(target, caller, &requests).await;
     let mut tried = Tried { answered: Vec::with_capacity(requests.len()), again: Vec::new() };
     for (position, (request, answer)) in requests.into_iter().zip(answers).enumerate() {
         match answer {
@@ -263,7 +273,7 @@ pub(super) async fn try_again<S: Sync, R: Call<S> + Send + Sync>(
         if clock.now_ms() >= give_up_ms {
             break;
         }
-        match send_once(target, clock, &requests).await.pop() {
+        match send_once(target, caller, &requests).await.pop() {
             Some(Err(error)) => {
                 // Of two errors the one counts after which the request may have been applied: an earlier try that timed
                 // out is not made undone by a later one that was throttled.
@@ -300,15 +310,21 @@ pub(super) async fn send_with_retries<S: Sync, R: Call<S> + Send + Sync>(
 
 async fn send_once<S: Sync, R: Call<S> + Sync>(
     target: &S,
-    clock: &dyn Clock,
+    caller: Caller<'_>,
     requests: &[R],
 ) -> Vec<Result<R::Answer, R::Error>> {
-    let answers = R::send(target, clock.now_ms(), requests).await;
+    let started_ms = caller.clock.now_ms();
+    let answers = R::send(target, started_ms, requests).await;
     let (expected, found) = (requests.len(), answers.len());
-    if found == expected {
-        return answers;
-    }
-    requests.iter().map(|_| Err(R::Error::wrong_count(expected, found))).collect()
+    let answers = if found == expected {
+        answers
+    } else {
+        requests.iter().map(|_| Err(R::Error::wrong_count(expected, found))).collect()
+    };
+    let errors = answers.iter().filter(|answer| answer.is_err()).count();
+    let ended_ms = caller.clock.now_ms();
+    caller.log.push(CallReport { kind: R::KIND, started_ms, ended_ms, entries: expected, errors });
+    answers
 }
 
 /// Half of the wait is certain, half is random, so that workers that failed together do not come back together.

@@ -13,7 +13,13 @@ mod run;
 mod watch;
 mod workers;
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 pub use self::{
     builder::{Host, PipelineBuilder},
@@ -21,9 +27,10 @@ pub use self::{
 };
 use self::{
     cache::CompletedCache,
-    calls::{Caller, RetryPlaces, SourceQueue},
+    calls::{RetryPlaces, SourceQueue},
     control::Control,
     gate::Gates,
+    run::Batch,
     watch::Watches,
 };
 use crate::{
@@ -33,11 +40,12 @@ use crate::{
     decode::Keying,
     hooks::Hooks,
     lease::{Schedule, resolve_deadline_ms},
-    message::{EventError, Message, split_event},
+    message::{EventError, split_event},
     processor::Processor,
     response::{BatchResponse, ResponseError},
     store::Commit,
-    telemetry::Recorder,
+    telemetry::{Recorder, RefusedBatch},
+    trace::TraceParent,
 };
 
 /// A processor with all that runs it. Cheap to clone; clones are one pipeline.
@@ -66,6 +74,8 @@ struct Shared<P, S> {
     completed: CompletedCache,
     gates: Gates,
     watches: Watches,
+    /// Bytes of the events that invocations are working on.
+    buffered_bytes: AtomicUsize,
     /// Room for tries after the first.
     retry_places: RetryPlaces,
     /// When the process started: an announced deadline before it was never a deadline.
@@ -73,13 +83,63 @@ struct Shared<P, S> {
 }
 
 impl<P, S> Shared<P, S> {
-    fn caller(&self) -> Caller<'_> {
-        Caller { clock: &*self.clock, random: &*self.random, places: &self.retry_places }
+    /// Counts an event among those that the process holds, until it is dropped.
+    fn hold(&self, bytes: usize) -> Held<'_> {
+        let total_bytes = self.buffered_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        Held { buffered_bytes: &self.buffered_bytes, bytes, total_bytes }
+    }
+
+    fn record_refused(&self, invocation: &Invocation<'_>, received_ms: u64, error: &'static str) {
+        self.recorder.record_refused(&RefusedBatch {
+            batch_id: invocation.batch_id,
+            trace: invocation.trace,
+            error,
+            received_ms,
+            elapsed_ms: self.clock.now_ms().saturating_sub(received_ms),
+            bytes: invocation.event.len(),
+        });
     }
 
     fn control_report(&self) -> ControlReport {
         let fixed = ControlReport { limit: self.config.governor.concurrency.get(), breaker: BreakerState::Closed };
         self.control.as_ref().map_or(fixed, |control| control.report())
+    }
+}
+
+/// An event that the process holds.
+struct Held<'s> {
+    buffered_bytes: &'s AtomicUsize,
+    bytes: usize,
+    /// Of all events, when this one came.
+    total_bytes: usize,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.buffered_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// One event, and what its host knows of the invocation.
+#[derive(Clone, Copy)]
+pub struct Invocation<'i> {
+    /// The JSON text that the queue's event source sent.
+    pub event: &'i str,
+    /// The host's name of the invocation, unique among those that run.
+    pub batch_id: &'i str,
+    /// When the host kills it, in epoch milliseconds, as announced; an implausible one counts as unknown.
+    pub deadline_ms: Option<u64>,
+    /// The batch's own span, where it is traced.
+    pub trace: Option<TraceParent>,
+}
+
+impl fmt::Debug for Invocation<'_> {
+    // Not the event (P13).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Invocation")
+            .field("batch_id", &self.batch_id)
+            .field("deadline_ms", &self.deadline_ms)
+            .finish_non_exhaustive()
     }
 }
 
@@ -99,12 +159,15 @@ pub enum RunError {
     Response(ResponseError),
 }
 
+/// The name of [`RunError::AllFailed`].
+const ALL_FAILED: &str = "AllFailed";
+
 impl RunError {
     /// The error's name, for the Runtime API.
     pub fn name(&self) -> &'static str {
         match self {
             RunError::Event(error) => error.name(),
-            RunError::AllFailed { .. } => "AllFailed",
+            RunError::AllFailed { .. } => ALL_FAILED,
             RunError::Response(_) => "WrongResponse",
         }
     }
@@ -146,31 +209,48 @@ impl<P: Processor> Pipeline<P, ()> {
 }
 
 impl<P: Processor, S: Commit<P::Write>> Pipeline<P, S> {
-    /// Works on one event: the JSON text that the queue's event source sent.
+    /// [`Pipeline::invoke`], untraced.
     ///
-    /// `batch_id` is the host's name of the invocation, unique among those that run. `deadline_ms` is when the host kills
-    /// it, in epoch milliseconds, as announced; an implausible one counts as unknown. The response is there before the
-    /// deadline less the margin, and nothing of this invocation runs on after it (P10).
+    /// # Errors
+    /// As [`Pipeline::invoke`].
+    pub async fn run(&self, event: &str, batch_id: &str, deadline_ms: Option<u64>) -> Result<BatchResponse, RunError> {
+        self.invoke(Invocation { event, batch_id, deadline_ms, trace: None }).await
+    }
+
+    /// Works on one event.
+    ///
+    /// The response is there before the deadline less the margin, and nothing of this invocation runs on after it (P10).
     ///
     /// # Errors
     /// [`RunError`], when there is no way to answer for each message: no item was started then. Or, by
     /// [`TotalFailure`](crate::TotalFailure), when nothing was done.
-    pub async fn run(&self, event: &str, batch_id: &str, deadline_ms: Option<u64>) -> Result<BatchResponse, RunError> {
+    pub async fn invoke(&self, invocation: Invocation<'_>) -> Result<BatchResponse, RunError> {
         let shared = &*self.shared;
-        let now_ms = shared.clock.now_ms();
-        let messages = split_event(event).map_err(RunError::Event)?;
-        let deadline_ms = resolve_deadline_ms(deadline_ms, shared.started_ms, now_ms, shared.config.timeout_ms);
-        let schedule = Schedule::new(now_ms, deadline_ms, &shared.config);
-        let finished = run::run(shared, &messages, batch_id, schedule, now_ms).await;
-        let report = finished.report(&messages, batch_id, shared.clock.now_ms().saturating_sub(now_ms), now_ms);
+        let received_ms = shared.clock.now_ms();
+        let held = shared.hold(invocation.event.len());
+        let messages = split_event(invocation.event).map_err(|error| {
+            shared.record_refused(&invocation, received_ms, error.name());
+            RunError::Event(error)
+        })?;
+        let deadline_ms =
+            resolve_deadline_ms(invocation.deadline_ms, shared.started_ms, received_ms, shared.config.timeout_ms);
+        let schedule = Schedule::new(received_ms, deadline_ms, &shared.config);
+        let finished = run::run(shared, &messages, &invocation, schedule, received_ms).await;
+        let elapsed_ms = shared.clock.now_ms().saturating_sub(received_ms);
+        let batch = Batch { invocation, received_ms, buffered_bytes: held.total_bytes, elapsed_ms };
+        let report = finished.report(&messages, &batch, shared.config.total_failure);
         shared.recorder.record(&report);
-        let is_fifo = messages.iter().any(Message::is_from_fifo_queue);
-        let items = report.items.iter().map(|item| (item.outcome, item.parked));
-        if shared.config.total_failure.errs(is_fifo, items) {
+        if report.failed.is_some() {
             return Err(RunError::AllFailed { records: messages.len() });
         }
         let answers = report.items.iter().map(|item| (item.message_id, item.is_acknowledged()));
         BatchResponse::new(answers).map_err(RunError::Response)
+    }
+
+    /// Tells the recorder of an invocation that its host could not bring to an end, `received_ms` being when it came, and
+    /// `error` the name of what happened.
+    pub fn record_refused(&self, invocation: &Invocation<'_>, received_ms: u64, error: &'static str) {
+        self.shared.record_refused(invocation, received_ms, error);
     }
 
     /// Items that have kept their thread for longer than this: their code blocks. For a watchdog, which must not run on

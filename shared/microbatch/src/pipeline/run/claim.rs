@@ -12,7 +12,7 @@ use crate::{
     outcome::Outcome,
     pipeline::{
         Shared,
-        calls::{CallError, Tried, try_again, try_once},
+        calls::{CallError, Caller, Tried, try_again, try_once},
         gate::Permit,
     },
     processor::Processor,
@@ -73,6 +73,7 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
                 Ok(decoded) => self.admit_item(index, decoded, permit),
                 Err(error) => self.decide(index, Verdict::undecodable(error.code())),
             }
+            self.decoded = true;
         }
         // The clock and the others get their turn: records that need no claim never wait.
         self.more_to_admit = true;
@@ -148,6 +149,8 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
             done: None,
             transactional: false,
             sent_ms: self.shared.clock.now_ms(),
+            started_ms: None,
+            ended_ms: None,
             given_up: false,
             claim_permit: Some(permit),
             run_permit: None,
@@ -173,15 +176,15 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
     }
 
     fn send_claim_batch(&mut self, batch: Batch<PendingClaim>) {
-        self.claims.push(Box::pin(send_batch(self.shared, batch.entries)));
+        self.claims.push(Box::pin(send_batch(self.shared, self.caller(), batch.entries)));
     }
 
     /// Tries a claim again by itself, so that the others of its batch need not wait for it.
     pub(super) fn claim_again(&mut self, pending: PendingClaim, error: StoreError) {
-        let (shared, give_up_ms) = (self.shared, self.schedule.cut_off_ms);
+        let (shared, caller, give_up_ms) = (self.shared, self.caller(), self.schedule.cut_off_ms);
         self.claim_retries.push(Box::pin(async move {
             let PendingClaim { index, request, previous } = pending;
-            let answer = try_again(&shared.store, shared.caller(), request, error, give_up_ms).await;
+            let answer = try_again(&shared.store, caller, request, error, give_up_ms).await;
             let previous = previous.map(|previous| (0, previous)).into_iter().collect();
             let mut outcomes = [(index, ClaimOutcome { answer, undone: false })];
             check_previous(shared, &mut outcomes, previous).await;
@@ -241,11 +244,12 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
 /// Claims the keys of a batch, and then looks at the previous keys of those that were won.
 async fn send_batch<P: Processor, S: Commit<P::Write>>(
     shared: &Shared<P, S>,
+    caller: Caller<'_>,
     batch: Vec<PendingClaim>,
 ) -> ClaimAnswers {
     let (mut keep, requests): (Vec<_>, Vec<_>) =
         batch.into_iter().map(|pending| ((pending.index, pending.previous), pending.request)).unzip();
-    let Tried { answered, again } = try_once(&shared.store, shared.caller(), requests).await;
+    let Tried { answered, again } = try_once(&shared.store, caller, requests).await;
     let mut previous = Vec::new();
     let mut outcomes = Vec::with_capacity(answered.len());
     for (position, answer) in answered {

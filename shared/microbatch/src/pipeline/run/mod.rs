@@ -21,7 +21,7 @@ use std::{
     task::{Context, Poll},
 };
 
-pub(super) use self::verdict::{Finished, Verdict};
+pub(super) use self::verdict::{Batch, Finished, Verdict};
 use self::{
     claim::{ClaimAnswers, Leader, PendingClaim},
     lineup::Lineup,
@@ -30,7 +30,8 @@ use self::{
     settle::{CompletionAnswers, PendingCompletion},
 };
 use super::{
-    Shared,
+    Invocation, Shared,
+    calls::Caller,
     control::Admitted,
     gate::{Gate, Permit},
     guarded::Ran,
@@ -49,7 +50,8 @@ use crate::{
     queue::QueueError,
     record::{Owner, StoredResult},
     store::{Commit, StoreError},
-    telemetry::Counts,
+    telemetry::{CallLog, Counts},
+    trace::TraceParent,
     transition::{Claimed, ReleaseAnswer, ReleaseKind, ReleaseRequest},
 };
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -68,16 +70,19 @@ const STORE_ERRORS_MAX: usize = 8;
 pub(super) async fn run<P: Processor, S: Commit<P::Write>>(
     shared: &Shared<P, S>,
     messages: &[Message<'_>],
-    batch_id: &str,
+    invocation: &Invocation<'_>,
     schedule: Schedule,
     now_ms: u64,
 ) -> Finished {
-    let mut run = Run::new(shared, messages, batch_id, schedule);
+    let calls = CallLog::default();
+    let mut run = Run::new(shared, &calls, messages, invocation, schedule);
     run.enter(Phase::Running);
     if now_ms < schedule.respond_by_ms {
         run.drive().await;
     }
-    run.finish().await
+    let mut finished = run.finish().await;
+    finished.calls = calls.into_calls();
+    finished
 }
 
 /// What may still be begun.
@@ -106,6 +111,8 @@ struct Ticket<T> {
     /// Its effect is in the completion's transaction: without the completion, nothing has happened.
     transactional: bool,
     sent_ms: u64,
+    started_ms: Option<u64>,
+    ended_ms: Option<u64>,
     /// The verdict was given while the claim's answer was still out.
     given_up: bool,
     /// Room among the claimed and unfinished; given back when the processor returns.
@@ -136,7 +143,10 @@ enum Event<W> {
 
 struct Run<'r, P: Processor, S: Commit<P::Write>> {
     shared: &'r Shared<P, S>,
+    calls: &'r CallLog,
     messages: &'r [Message<'r>],
+    /// The batch's own span.
+    trace: Option<TraceParent>,
     schedule: Schedule,
     phase: Phase,
     /// Ends the phase.
@@ -146,6 +156,10 @@ struct Run<'r, P: Processor, S: Commit<P::Write>> {
     lineup: Lineup,
     /// There is more to decode at once; first the others get their turn.
     more_to_admit: bool,
+    /// Messages were decoded since the clock was last read.
+    decoded: bool,
+    /// When messages were last decoded, in epoch milliseconds.
+    decoded_ms: u64,
     leaders: HashMap<Key, Leader>,
     tickets: Vec<Option<Box<Ticket<P::Item>>>>,
     verdicts: Vec<Option<Verdict>>,
@@ -167,6 +181,10 @@ struct Run<'r, P: Processor, S: Commit<P::Write>> {
     to_process: Option<Collector<PendingItem<P::Item>>>,
     /// Pieces of work under way: items or sub-batches.
     running: usize,
+    /// Items that were started and have not ended, those included that wait for their sub-batch.
+    under_way: usize,
+    /// The most that there were.
+    concurrency_max: usize,
     /// The items of each sub-batch under way, by the first.
     sub_batches: HashMap<usize, Vec<usize>>,
     workers: Workers<Work<P::Write>>,
@@ -187,10 +205,18 @@ struct Run<'r, P: Processor, S: Commit<P::Write>> {
 }
 
 impl<'r, P: Processor, S: Commit<P::Write>> Run<'r, P, S> {
-    fn new(shared: &'r Shared<P, S>, messages: &'r [Message<'r>], batch_id: &str, schedule: Schedule) -> Self {
+    fn new(
+        shared: &'r Shared<P, S>,
+        calls: &'r CallLog,
+        messages: &'r [Message<'r>],
+        invocation: &Invocation<'_>,
+        schedule: Schedule,
+    ) -> Self {
         Self {
             shared,
+            calls,
             messages,
+            trace: invocation.trace,
             schedule,
             phase: Phase::Running,
             timer: Box::pin(std::future::pending()),
@@ -208,12 +234,16 @@ impl<'r, P: Processor, S: Commit<P::Write>> Run<'r, P, S> {
             claims: FuturesUnordered::new(),
             claim_retries: FuturesUnordered::new(),
             more_to_admit: false,
+            decoded: false,
+            decoded_ms: 0,
             ready: VecDeque::new(),
             start_at_ms: None,
             to_process: shared.processor.sub_batches().map(|limits| Collector::new(with_linger(limits))),
             running: 0,
+            under_way: 0,
+            concurrency_max: 0,
             sub_batches: HashMap::new(),
-            workers: Workers::new(shared.config.shards, &shared.watches, batch_id),
+            workers: Workers::new(shared.config.shards, &shared.watches, invocation.batch_id),
             to_complete: Collector::new(limits(shared.store.chunk_size(), COMPLETION_LINGER_MS)),
             wake: None,
             completions: FuturesUnordered::new(),
@@ -240,6 +270,12 @@ impl<'r, P: Processor, S: Commit<P::Write>> Run<'r, P, S> {
         }
     }
 
+    /// What a request needs; its end stands in the report.
+    fn caller(&self) -> Caller<'r> {
+        let shared = self.shared;
+        Caller { clock: &*shared.clock, random: &*shared.random, places: &shared.retry_places, log: self.calls }
+    }
+
     /// Everything that can be done without waiting.
     fn advance(&mut self) {
         // Read here too, not only from the timer: a batch that never waits never lets a timer fire.
@@ -247,6 +283,9 @@ impl<'r, P: Processor, S: Commit<P::Write>> Run<'r, P, S> {
         if self.phase == Phase::Running {
             self.heed_breaker();
             self.admit();
+            if std::mem::take(&mut self.decoded) {
+                self.decoded_ms = self.shared.clock.now_ms();
+            }
             self.send_claims();
             self.start_ready();
         } else {
@@ -332,6 +371,7 @@ impl<'r, P: Processor, S: Commit<P::Write>> Run<'r, P, S> {
         });
         for (index, entry) in collected.collect::<Vec<_>>() {
             self.count_drop(entry);
+            self.under_way = self.under_way.saturating_sub(1);
             self.ready.push_back(index);
         }
         for index in std::mem::take(&mut self.ready) {
@@ -492,6 +532,9 @@ impl<'r, P: Processor, S: Commit<P::Write>> Run<'r, P, S> {
         Finished {
             verdicts: self.verdicts,
             counts: self.counts,
+            decoded_ms: self.decoded_ms,
+            concurrency_max: self.concurrency_max,
+            calls: Vec::new(),
             store_errors: self.store_errors,
             queue_errors: self.queue_errors,
             control: self.shared.control_report(),

@@ -91,6 +91,9 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
         let Some(item) = ticket.item.take() else { return };
         ticket.run_permit = Some(permit);
         ticket.admitted = admitted;
+        ticket.started_ms = Some(now_ms);
+        self.under_way += 1;
+        self.concurrency_max = self.concurrency_max.max(self.under_way);
         if let Some(collector) = &mut self.to_process {
             let bytes = self.messages[index].body.map_or(0, |body| body.get().len());
             match collector.push(PendingItem { index, item }, bytes, now_ms) {
@@ -137,8 +140,9 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
         // Claims are not answered in the order in which the messages came.
         entries.sort_unstable_by_key(|entry| entry.index);
         for entry in &entries {
-            let ticket = self.tickets[entry.index].as_mut();
-            if let Some(admitted) = ticket.and_then(|ticket| ticket.admitted.as_mut()) {
+            let Some(ticket) = &mut self.tickets[entry.index] else { continue };
+            ticket.started_ms = Some(now_ms);
+            if let Some(admitted) = &mut ticket.admitted {
                 admitted.begin(now_ms);
             }
         }
@@ -176,6 +180,7 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
             group: message.group.as_deref().map(Box::from),
             trace_header: message.trace_header.as_deref().map(Box::from),
             attempt: ticket.and_then(|ticket| ticket.claimed).map_or(0, |claimed| claimed.attempt),
+            trace: self.trace.map(|batch| batch.of_item(index)),
             key: identity.map(|identity| identity.key.clone()),
             ends_at_ms,
             clock: Arc::clone(&self.shared.clock),
@@ -212,7 +217,9 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
     fn item_ended(&mut self, index: usize, ended: Ended<Produced<P::Write>>) {
         let now_ms = self.shared.clock.now_ms();
         let at_cut_off = now_ms >= self.schedule.cut_off_ms;
+        self.under_way = self.under_way.saturating_sub(1);
         if let Some(ticket) = &mut self.tickets[index] {
+            ticket.ended_ms = Some(now_ms);
             ticket.claim_permit = None;
             ticket.run_permit = None;
             if let Some(admitted) = ticket.admitted.take() {

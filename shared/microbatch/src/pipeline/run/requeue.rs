@@ -172,7 +172,7 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
 
     fn send_park(&mut self, batch: Batch<ParkRequest>) {
         let Some(queue) = self.shared.queue.as_ref() else { return };
-        let (caller, give_up_ms) = (self.shared.caller(), self.schedule.over_ms);
+        let (caller, give_up_ms) = (self.caller(), self.schedule.over_ms);
         self.requests.parks_in_flight += 1;
         self.queue_calls.push(Box::pin(async move {
             let indexes: Vec<usize> = batch.entries.iter().map(|request| request.index).collect();
@@ -268,7 +268,7 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
             delay_s: until_ms.saturating_sub(now_ms).div_ceil(1_000),
         };
         let requests: Vec<DelayRequest> = chunk.iter().map(request).collect();
-        let (caller, give_up_ms) = (self.shared.caller(), self.schedule.over_ms);
+        let (caller, give_up_ms) = (self.caller(), self.schedule.over_ms);
         self.requests.delays_in_flight += 1;
         self.requests.delaying += chunk.len();
         self.queue_calls.push(Box::pin(async move {

@@ -65,9 +65,9 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
             self.completion_answered(index, &Ok(CompleteAnswer::Completed));
             return;
         }
-        let (shared, give_up_ms) = (self.shared, self.schedule.over_ms);
+        let (shared, caller, give_up_ms) = (self.shared, self.caller(), self.schedule.over_ms);
         self.completion_retries.push(Box::pin(async move {
-            let answers = send_with_retries(&shared.store, shared.caller(), vec![write], give_up_ms).await;
+            let answers = send_with_retries(&shared.store, caller, vec![write], give_up_ms).await;
             let answers = answers.into_iter().map(|answer| (index, answer)).collect();
             CompletionAnswers { answers, again: Vec::new() }
         }));
@@ -88,9 +88,9 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
     fn send_completion_batch(&mut self, batch: Vec<PendingCompletion<P::Write>>) {
         let (indexes, requests): (Vec<usize>, Vec<_>) =
             batch.into_iter().map(|pending| (pending.index, pending.request)).unzip();
-        let shared = self.shared;
+        let (shared, caller) = (self.shared, self.caller());
         self.completions.push(Box::pin(async move {
-            let Tried { answered, again } = try_once(&shared.store, shared.caller(), requests).await;
+            let Tried { answered, again } = try_once(&shared.store, caller, requests).await;
             let answers = answered.into_iter().map(|(position, answer)| (indexes[position], answer)).collect();
             let again = again
                 .into_iter()
@@ -101,10 +101,10 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
 
     /// Tries a completion again by itself, so that no other waits for it.
     pub(super) fn complete_again(&mut self, pending: PendingCompletion<P::Write>, error: StoreError) {
-        let (shared, give_up_ms) = (self.shared, self.schedule.over_ms);
+        let (shared, caller, give_up_ms) = (self.shared, self.caller(), self.schedule.over_ms);
         self.completion_retries.push(Box::pin(async move {
             let PendingCompletion { index, request } = pending;
-            let answer = try_again(&shared.store, shared.caller(), request, error, give_up_ms).await;
+            let answer = try_again(&shared.store, caller, request, error, give_up_ms).await;
             CompletionAnswers { answers: vec![(index, answer)], again: Vec::new() }
         }));
     }
@@ -189,10 +189,9 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
             let rest = self.to_release.split_off(chunk_size.min(self.to_release.len()));
             let requests = std::mem::replace(&mut self.to_release, rest);
             self.releasing += requests.len();
-            let (shared, give_up_ms) = (self.shared, self.schedule.over_ms);
-            self.releases.push(Box::pin(async move {
-                send_with_retries(&shared.store, shared.caller(), requests, give_up_ms).await
-            }));
+            let (shared, caller, give_up_ms) = (self.shared, self.caller(), self.schedule.over_ms);
+            self.releases
+                .push(Box::pin(async move { send_with_retries(&shared.store, caller, requests, give_up_ms).await }));
         }
     }
 
@@ -208,6 +207,8 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
             return;
         };
         verdict.elapsed_ms = Some(self.shared.clock.now_ms().saturating_sub(ticket.sent_ms));
+        verdict.claimed_ms = Some(ticket.sent_ms);
+        (verdict.started_ms, verdict.ended_ms) = (ticket.started_ms, ticket.ended_ms);
         verdict.attempt = ticket.claimed.map(|claimed| claimed.attempt);
         verdict.tries = ticket.claimed.map(|claimed| claimed.tries);
         self.conclude(index, verdict, detail);
@@ -317,5 +318,6 @@ pub(super) fn follow(leader: Verdict, of_leader: Option<&Fingerprint>, of_follow
         };
     }
     let outcome = if completed { Outcome::Duplicate } else { leader.outcome };
-    Verdict { outcome, ..leader }
+    // The processor ran for the leader.
+    Verdict { outcome, started_ms: None, ended_ms: None, ..leader }
 }
