@@ -6,7 +6,7 @@ use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse};
 use futures_util::FutureExt;
 use lambda_runtime::{Diagnostic, LambdaEvent, run_concurrent, service_fn};
 use microbatch::{
-    Commit, Options, Pipeline, PipelineBuilder, Processor, Queue,
+    Clock, Commit, Invocation, Options, Pipeline, PipelineBuilder, Processor, Queue,
     pipeline::{Host, RunError},
 };
 use serde_json::value::RawValue;
@@ -15,9 +15,11 @@ use crate::{
     clock::{SystemClock, SystemRandom},
     dynamodb::DynamoDbStore,
     logging::{self, LogRecorder},
+    metrics::{MetricsRecorder, MetricsSettings},
     sdk,
     settings::{self, Queues, Settings},
     sqs::SqsQueue,
+    traces::{TraceRecorder, Tracer},
     watchdog,
 };
 
@@ -26,6 +28,9 @@ const MB_PER_VCPU: u64 = 1_769;
 
 /// Longest time for one request to a queue: it is sent shortly before the response, and tried again.
 const QUEUE_TIMEOUT_MS: u64 = 1_000;
+
+/// The name of a panic outside of all that is contained.
+const PANICKED: &str = "Panicked";
 
 /// The function could not start. What was wrong is in the log and was told to Lambda.
 pub struct InitFailed(());
@@ -75,9 +80,9 @@ where
     logging::init();
     // Boxed: its state is large, and would otherwise stand in every user's `main`.
     match Box::pin(start(make)).await {
-        Ok(pipeline) => {
+        Ok(Started { pipeline, tracer }) => {
             watchdog::spawn(pipeline.clone());
-            serve(pipeline).await
+            serve(pipeline, tracer).await
         }
         Err(error) => {
             let message = error.to_string();
@@ -88,9 +93,15 @@ where
     }
 }
 
+/// A function that can take events.
+struct Started<P> {
+    pipeline: Pipeline<P, DynamoDbStore>,
+    tracer: Option<Arc<Tracer>>,
+}
+
 async fn start<P: Processor>(
     make: impl Future<Output = Result<PipelineBuilder<P>, BoxError>>,
-) -> Result<Pipeline<P, DynamoDbStore>, BoxError>
+) -> Result<Started<P>, BoxError>
 where
     DynamoDbStore: Commit<P::Write>,
 {
@@ -115,17 +126,25 @@ where
     let (table_problem, queue_problems) = tokio::join!(table_problem, queue_problems(queue.as_ref()));
     problems.extend(table_problem.map(|error| error.to_string()));
     problems.extend(queue_problems);
+    let tracer = settings.traces.map(Tracer::from_env).transpose().unwrap_or_else(|problem| {
+        problems.push(problem);
+        None
+    });
     if !problems.is_empty() {
         return Err(problems.join("; ").into());
     }
+    let metrics =
+        settings.metrics_namespace.map(|namespace| MetricsRecorder::new(MetricsSettings::from_env(namespace)));
+    let tracer = tracer.map(Arc::new);
+    let span_recorder = tracer.as_ref().map(|tracer| TraceRecorder(Arc::clone(tracer)));
     let host = Host {
         store,
         clock: Arc::new(SystemClock),
         random: Arc::new(SystemRandom),
-        recorder: Arc::new(LogRecorder { item_log: settings.item_log }),
+        recorder: Arc::new((LogRecorder { item_log: settings.item_log }, (metrics, span_recorder))),
         queue: queue.map(|queue| Arc::new(queue) as Arc<dyn Queue>),
     };
-    Ok(builder.build(host)?)
+    Ok(Started { pipeline: builder.build(host)?, tracer })
 }
 
 /// A function's settings, and what is wrong with them.
@@ -192,28 +211,50 @@ fn vcpus() -> u64 {
     memory_mb.map_or(1, |memory_mb| memory_mb / MB_PER_VCPU).clamp(1, 64)
 }
 
-async fn serve<P: Processor>(pipeline: Pipeline<P, DynamoDbStore>) -> Result<(), BoxError>
+async fn serve<P: Processor>(pipeline: Pipeline<P, DynamoDbStore>, tracer: Option<Arc<Tracer>>) -> Result<(), BoxError>
 where
     DynamoDbStore: Commit<P::Write>,
 {
     run_concurrent(service_fn(move |event: LambdaEvent<Box<RawValue>>| {
-        let pipeline = pipeline.clone();
+        let (pipeline, tracer) = (pipeline.clone(), tracer.clone());
         async move {
             let LambdaEvent { payload, context, .. } = event;
+            let trace =
+                tracer.as_ref().and_then(|tracer| tracer.begin(context.xray_trace_id.as_deref(), &SystemRandom));
+            let (event, batch_id) = (payload.get(), &*context.request_id);
             let deadline_ms = Some(context.deadline);
-            let run = AssertUnwindSafe(pipeline.run(payload.get(), &context.request_id, deadline_ms)).catch_unwind();
-            // Caught here, since the runtime would log and post what a panic says.
-            let Ok(finished) = run.await else { return Err(panicked()) };
-            match finished {
-                Ok(response) => Ok(lambda_response(response.into_failed_ids())),
-                Err(error) => {
-                    tracing::error!(target: "microbatch::batch", batch_id = context.request_id, %error, "batch failed");
-                    Err(diagnostic(&error))
-                }
+            let invocation = Invocation { event, batch_id, deadline_ms, trace: trace.map(|trace| trace.own) };
+            let answer = answer(&pipeline, invocation).await;
+            if let (Some(tracer), Some(trace)) = (&tracer, &trace) {
+                tracer.flush(trace, SystemClock.now_ms()).await;
             }
+            answer
         }
     }))
     .await
+}
+
+/// What the invocation answers.
+async fn answer<P: Processor>(
+    pipeline: &Pipeline<P, DynamoDbStore>,
+    invocation: Invocation<'_>,
+) -> Result<SqsBatchResponse, Diagnostic>
+where
+    DynamoDbStore: Commit<P::Write>,
+{
+    let received_ms = SystemClock.now_ms();
+    // Caught here, since the runtime would log and post what a panic says.
+    let Ok(finished) = AssertUnwindSafe(pipeline.invoke(invocation)).catch_unwind().await else {
+        pipeline.record_refused(&invocation, received_ms, PANICKED);
+        return Err(panicked());
+    };
+    match finished {
+        Ok(response) => Ok(lambda_response(response.into_failed_ids())),
+        Err(error) => {
+            tracing::error!(target: "microbatch::batch", batch_id = invocation.batch_id, %error, "batch failed");
+            Err(diagnostic(&error))
+        }
+    }
 }
 
 fn lambda_response(failed_ids: Vec<String>) -> SqsBatchResponse {
@@ -236,7 +277,7 @@ fn diagnostic(error: &RunError) -> Diagnostic {
 /// A panic outside of all that is contained. Where it happened is in the log.
 fn panicked() -> Diagnostic {
     Diagnostic {
-        error_type: "Panicked".to_owned(),
+        error_type: PANICKED.to_owned(),
         error_message: "the batch panicked and is delivered again; the log says where".to_owned(),
     }
 }

@@ -4,9 +4,11 @@ pub mod clock;
 pub mod dynamodb;
 pub mod lambda;
 pub mod logging;
+pub mod metrics;
 pub mod sdk;
 pub mod settings;
 pub mod sqs;
+pub mod traces;
 mod watchdog;
 
 pub use self::dynamodb::DynamoDbStore;

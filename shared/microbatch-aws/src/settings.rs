@@ -6,7 +6,9 @@ use microbatch::{FifoFailure, Options, TotalFailure, config::Problem, envelope::
 
 use crate::{
     dynamodb::{Layout, StoreCalls},
+    metrics,
     sqs::queue_name,
+    traces::{TraceSettings, TracedBatches},
 };
 
 /// A variable and what it means. The README's table is made of these.
@@ -34,6 +36,14 @@ const TOTAL_FAILURE: &str = "MICROBATCH_TOTAL_FAILURE";
 const QUEUE_URL: &str = "MICROBATCH_QUEUE_URL";
 const PARK_QUEUE_URL: &str = "MICROBATCH_PARK_QUEUE_URL";
 const BACKOFF: &str = "MICROBATCH_BACKOFF";
+const METRICS: &str = "MICROBATCH_METRICS";
+const METRICS_NAMESPACE: &str = "MICROBATCH_METRICS_NAMESPACE";
+const TRACES: &str = "MICROBATCH_TRACES";
+const TRACE_ITEMS_MAX: &str = "MICROBATCH_TRACE_ITEMS_MAX";
+const TRACE_FLUSH_MS: &str = "MICROBATCH_TRACE_FLUSH_MS";
+
+/// The largest deadline margin, by [`Options`].
+const DEADLINE_MARGIN_MS_MAX: u64 = 900_000;
 
 /// Whole numbers: the variable, and the field of [`Options`] that it sets.
 type Number = (Variable, fn(&mut Options) -> &mut u64);
@@ -236,6 +246,28 @@ const OTHERS: &[Variable] = &[
     },
     Variable { name: ITEM_LOG, meaning: "Which items get a log line: failures, all or none. Default failures." },
     Variable {
+        name: METRICS,
+        meaning: "on or off. On, each batch writes a line of metrics in CloudWatch's embedded metric format. Default on.",
+    },
+    Variable {
+        name: METRICS_NAMESPACE,
+        meaning: "The namespace of those metrics: 1 to 255 letters, digits and . - _ / # : and spaces, not starting with AWS/. \
+                  Default microbatch.",
+    },
+    Variable {
+        name: TRACES,
+        meaning: "Which batches are traced and exported by OTLP: off, sampled (as X-Ray decides of the invocation) or all. Default off.",
+    },
+    Variable {
+        name: TRACE_ITEMS_MAX,
+        meaning: "Most spans in a batch of items that did not fail; those that failed have theirs always. 0 to 10,000; default 100.",
+    },
+    Variable {
+        name: TRACE_FLUSH_MS,
+        meaning: "Longest time for the export before the response leaves; MICROBATCH_DEADLINE_MARGIN_MS grows by it. 10 to 10,000; \
+                  default 500.",
+    },
+    Variable {
         name: IDEMPOTENCY,
         meaning: "on or off. Off, nothing is claimed and every delivery of a message runs. Default on.",
     },
@@ -282,6 +314,10 @@ pub struct Settings {
     pub store_timeout_ms: u64,
     /// Which items get a log line.
     pub item_log: ItemLog,
+    /// The metrics' namespace; none: there are no metrics.
+    pub metrics_namespace: Option<String>,
+    /// Which batches are traced; none: none is.
+    pub traces: Option<TraceSettings>,
     /// How claims and completions are sent.
     pub store_calls: StoreCalls,
     /// Where in the table a record stands.
@@ -380,11 +416,18 @@ pub fn from_variables(
         table: reader.required_text(TABLE, "the idempotency table's name"),
         store_timeout_ms: reader.number(STORE_TIMEOUT_MS, 10..=60_000).unwrap_or(1_000),
         item_log: reader.choice(ITEM_LOG, &log).unwrap_or(ItemLog::Failures),
+        metrics_namespace: reader.metrics_namespace(),
+        traces: reader.traces(),
         store_calls: reader.choice(STORE_CALLS, &calls).unwrap_or_default(),
         layout: reader.layout(),
         queues: reader.queues(options.fifo_failure),
     };
     reader.refuse_wrong_options(options);
+    if let Some(traces) = &settings.traces {
+        // The export comes between the pipeline's answer and the response: the pipeline answers so much sooner.
+        options.deadline_margin_ms =
+            options.deadline_margin_ms.saturating_add(traces.flush_ms).min(DEADLINE_MARGIN_MS_MAX);
+    }
     reader.refuse_unknown();
     if reader.problems.is_empty() {
         return Ok(settings);
@@ -481,6 +524,26 @@ impl Reader {
             return None;
         };
         Some(Queues { source_url, park_url, backoff })
+    }
+
+    fn metrics_namespace(&mut self) -> Option<String> {
+        let on = self.choice(METRICS, &[("on", true), ("off", false)]).unwrap_or(true);
+        let namespace = self.text(METRICS_NAMESPACE).unwrap_or_else(|| metrics::NAMESPACE.to_owned());
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_/#: ".contains(&byte);
+        if namespace.len() > 255 || !namespace.bytes().all(is_allowed) || namespace.starts_with("AWS/") {
+            let expected = "expected 1 to 255 letters, digits and . - _ / # : and spaces, not starting with AWS/";
+            self.problem(METRICS_NAMESPACE, expected.to_owned());
+        }
+        on.then_some(namespace)
+    }
+
+    fn traces(&mut self) -> Option<TraceSettings> {
+        let which = [("off", None), ("sampled", Some(TracedBatches::Sampled)), ("all", Some(TracedBatches::All))];
+        let which = self.choice(TRACES, &which).flatten();
+        let items_max = self.number(TRACE_ITEMS_MAX, 0..=10_000).unwrap_or(100);
+        let flush_ms = self.number(TRACE_FLUSH_MS, 10..=10_000).unwrap_or(500);
+        let items_max = usize::try_from(items_max).unwrap_or(usize::MAX);
+        which.map(|which| TraceSettings { which, items_max, flush_ms })
     }
 
     fn queue_url(&mut self, name: &'static str) -> Option<String> {
@@ -620,6 +683,36 @@ mod tests {
         let arn = ("MICROBATCH_PARK_QUEUE_URL", "arn:aws:sqs:eu-west-1:123456789012:dlq");
         let (_, settings) = read(&[("MICROBATCH_TABLE", "t"), arn]);
         assert!(settings.expect_err("no URL").to_string().contains("not its name or ARN"));
+    }
+
+    #[test]
+    fn metrics_are_on_and_their_namespace_is_cloudwatchs() {
+        let table = ("MICROBATCH_TABLE", "t");
+        let namespace = |variables: &[_]| read(variables).1.expect("valid").metrics_namespace;
+        assert_eq!(namespace(&[table]).as_deref(), Some("microbatch"));
+        assert_eq!(
+            namespace(&[table, ("MICROBATCH_METRICS_NAMESPACE", "Shop/Orders")]).as_deref(),
+            Some("Shop/Orders")
+        );
+        assert_eq!(namespace(&[table, ("MICROBATCH_METRICS", "off")]), None);
+        for wrong in ["AWS/Lambda", "a\"b", &"x".repeat(256)] {
+            let (_, settings) = read(&[table, ("MICROBATCH_METRICS_NAMESPACE", wrong)]);
+            assert!(
+                settings.expect_err("wrong").to_string().contains("MICROBATCH_METRICS_NAMESPACE: expected"),
+                "{wrong}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_traces_need_of_the_time_is_taken_from_the_items() {
+        let table = ("MICROBATCH_TABLE", "t");
+        let (untraced, settings) = read(&[table, ("MICROBATCH_TRACES", "off")]);
+        assert_eq!(settings.expect("valid").traces, None);
+        let (traced, settings) = read(&[table, ("MICROBATCH_TRACES", "sampled"), ("MICROBATCH_TRACE_FLUSH_MS", "200")]);
+        let expected = TraceSettings { which: TracedBatches::Sampled, items_max: 100, flush_ms: 200 };
+        assert_eq!(settings.expect("valid").traces, Some(expected));
+        assert_eq!(traced.deadline_margin_ms, untraced.deadline_margin_ms + 200);
     }
 
     #[test]

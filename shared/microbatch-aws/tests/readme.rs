@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use microbatch::Outcome;
-use microbatch_aws::settings::variables;
+use microbatch_aws::{metrics::METRICS, settings::variables};
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -21,6 +21,19 @@ fn the_settings_table_is_that_of_the_code() {
     let expected: Vec<String> =
         variables().map(|variable| format!("| `{}` | {} |", variable.name, variable.meaning)).collect();
     assert_eq!(found, expected, "the README's table of settings must be:\n{}\n", expected.join("\n"));
+}
+
+#[test]
+fn the_reference_page_lists_the_metrics_of_the_code() {
+    let file = root().join("infra/telemetry.md");
+    let page = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    let found: Vec<&str> = page.lines().skip_while(|line| !line.starts_with("| Metric | Unit |")).skip(2).collect();
+    let found: Vec<&str> = found.into_iter().take_while(|line| line.starts_with('|')).collect();
+    let expected: Vec<String> = METRICS
+        .iter()
+        .map(|metric| format!("| `{}` | {} | {} |", metric.name, metric.unit.name(), metric.meaning))
+        .collect();
+    assert_eq!(found, expected, "the table must be:\n{}\n", expected.join("\n"));
 }
 
 #[test]

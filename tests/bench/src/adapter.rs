@@ -1,5 +1,6 @@
 //! The adapter in this process, as a function has it, with a processor that does nothing; and what its work costs.
 
+use std::fs::File;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,12 +9,16 @@ use std::time::Instant;
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_dynamodb::config::Credentials;
 use microbatch::pipeline::{Host, RunError};
-use microbatch::{BatchReport, Done, ItemContext, NoWrites, Outcome, Pipeline, ProcessError, Processor, Recorder};
+use microbatch::{
+    BatchReport, Clock, Done, Invocation, ItemContext, NoWrites, Outcome, Pipeline, ProcessError, Processor, Recorder,
+};
 use microbatch_aws::DynamoDbStore;
 use microbatch_aws::clock::{SystemClock, SystemRandom};
 use microbatch_aws::dynamodb::StoreCalls;
 use microbatch_aws::lambda::BoxError;
+use microbatch_aws::metrics::{MetricsRecorder, MetricsSettings, NAMESPACE};
 use microbatch_aws::sdk::store_client;
+use microbatch_aws::traces::{TraceRecorder, TraceSettings, TracedBatches, Tracer};
 use microbatch_local::environment::{DEFAULT_TABLE, LOCAL_REGION};
 use serde::de::IgnoredAny;
 use tokio::spawn;
@@ -26,10 +31,21 @@ use crate::stats::float;
 const STORE_TIMEOUT_MS: u64 = 10_000;
 const BATCH_TIMEOUT_MS: u64 = 300_000;
 
+/// What an adapter is measured with.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Setup {
+    /// How claims and completions are sent.
+    pub(crate) calls: StoreCalls,
+    /// Whether each batch writes its line of metrics.
+    pub(crate) metrics: bool,
+    /// Where each batch's spans are exported to, if they are.
+    pub(crate) collector: Option<SocketAddr>,
+}
+
 /// A pipeline on the store.
-#[derive(Debug)]
 pub(crate) struct Adapter {
     pipeline: Pipeline<Empty, DynamoDbStore>,
+    tracer: Option<Arc<Tracer>>,
     processed: Arc<Processed>,
 }
 
@@ -49,25 +65,31 @@ struct Processed(AtomicUsize);
 
 impl Adapter {
     /// Makes the pipeline, with the client and the settings of a function.
-    pub(crate) async fn new(store: SocketAddr, calls: StoreCalls) -> Result<Self, BoxError> {
+    pub(crate) async fn new(store: SocketAddr, setup: Setup) -> Result<Self, BoxError> {
+        let Setup { calls, metrics, collector } = setup;
         let config = aws_config::defaults(BehaviorVersion::latest())
             .region(Region::new(LOCAL_REGION))
             .credentials_provider(Credentials::new("local", "local", None, None, "local"))
             .endpoint_url(format!("http://{store}"));
         let client = store_client(&config.load().await, STORE_TIMEOUT_MS);
         let processed = Arc::<Processed>::default();
+        let tracer = collector.map(tracer).transpose()?.map(Arc::new);
+        // Written like a function's, and read by nobody.
+        let metrics =
+            if metrics { Some(MetricsRecorder::to(metrics_settings(), File::create("/dev/null")?)) } else { None };
+        let span_recorder = tracer.as_ref().map(|tracer| TraceRecorder(Arc::clone(tracer)));
         let host = Host {
             queue: None,
             store: DynamoDbStore::new(client, DEFAULT_TABLE).calls(calls),
             clock: Arc::new(SystemClock),
             random: Arc::new(SystemRandom),
-            recorder: Arc::clone(&processed) as Arc<dyn Recorder>,
+            recorder: Arc::new((Counting(Arc::clone(&processed)), (metrics, span_recorder))),
         };
         let builder = Pipeline::builder(Empty).key("order_id").fingerprint_body().options(|options| {
             "bench".clone_into(&mut options.namespace);
             options.timeout_ms = BATCH_TIMEOUT_MS;
         });
-        Ok(Self { pipeline: builder.build(host)?, processed })
+        Ok(Self { pipeline: builder.build(host)?, tracer, processed })
     }
 
     /// Works on the batches, one after the other, and measures what they cost.
@@ -88,10 +110,17 @@ impl Adapter {
     /// processed: a failure or a duplicate has other costs.
     pub(crate) async fn run(&self, batches: Batches) -> Result<(), BoxError> {
         let before = self.processed.0.load(Ordering::Relaxed);
-        let (pipeline, items) = (self.pipeline.clone(), batches.items);
+        let (pipeline, tracer, items) = (self.pipeline.clone(), self.tracer.clone(), batches.items);
         let work = spawn(async move {
             for event in &batches.events {
-                pipeline.run(event, "bench", None).await?;
+                let trace = tracer.as_ref().and_then(|tracer| tracer.begin(None, &SystemRandom));
+                let trace_parent = trace.map(|trace| trace.own);
+                pipeline
+                    .invoke(Invocation { event, batch_id: "bench", deadline_ms: None, trace: trace_parent })
+                    .await?;
+                if let (Some(tracer), Some(trace)) = (&tracer, &trace) {
+                    tracer.flush(trace, SystemClock.now_ms()).await;
+                }
             }
             Ok::<_, RunError>(())
         });
@@ -115,8 +144,20 @@ impl Processor for Empty {
     }
 }
 
-impl Recorder for Processed {
+/// A tracer with a function's settings.
+fn tracer(collector: SocketAddr) -> Result<Tracer, String> {
+    let settings = TraceSettings { which: TracedBatches::All, items_max: 100, flush_ms: BATCH_TIMEOUT_MS };
+    Tracer::to(settings, "bench".to_owned(), Some(format!("http://{collector}/v1/traces")))
+}
+
+fn metrics_settings() -> MetricsSettings {
+    MetricsSettings::from_env(NAMESPACE.to_owned())
+}
+
+struct Counting(Arc<Processed>);
+
+impl Recorder for Counting {
     fn record(&self, report: &BatchReport<'_>) {
-        self.0.fetch_add(report.count(Outcome::Processed), Ordering::Relaxed);
+        self.0.0.fetch_add(report.count(Outcome::Processed), Ordering::Relaxed);
     }
 }

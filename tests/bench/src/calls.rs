@@ -9,12 +9,12 @@ use microbatch_local::environment::DEFAULT_TABLE;
 use microbatch_local::proxy::{Call, Fault, Proxy};
 use microbatch_local::tables::{Endpoint, TableSpec, ensure};
 
-use crate::adapter::{Adapter, Sample};
+use crate::adapter::{Adapter, Sample, Setup};
 use crate::args::Calls;
-use crate::note;
 use crate::orders::Orders;
 use crate::report::{Comparison, Report};
-use crate::server::Server;
+use crate::runs;
+use crate::server::{Addresses, Server};
 use crate::stats::float;
 
 const SIDES: [StoreCalls; 2] = [StoreCalls::Batched, StoreCalls::Single];
@@ -28,27 +28,23 @@ struct Case {
 
 /// Runs the job.
 pub(crate) async fn run(options: &Calls) -> Result<Report, BoxError> {
-    let (_server, store) = Server::start(options.latency_ms)?;
+    let (_server, Addresses { store, .. }) = Server::start(options.runs.latency_ms)?;
     let endpoint = Endpoint::parse(&format!("http://{store}"))?;
     ensure(&endpoint, &[TableSpec::idempotency(DEFAULT_TABLE)]).await?;
     let mut orders = Orders::default();
     let mut cases = Vec::new();
-    for &records in &options.records {
+    for &records in &options.runs.records {
         let requests_per_item = requests_per_item(store, records, &mut orders).await?;
         cases.push(Case { records, requests_per_item, samples: Default::default() });
     }
-    let adapters = [Adapter::new(store, SIDES[0]).await?, Adapter::new(store, SIDES[1]).await?];
-    for run in 0..=options.runs() {
-        for case in &mut cases {
-            // The sides take turns at going first.
-            for side in if run % 2 == 0 { [0, 1] } else { [1, 0] } {
-                let sample = adapters[side].measure(orders.batches(case.records)?).await?;
-                if run > 0 {
-                    case.samples[side].push(sample);
-                }
-            }
-        }
-        note(&format!("run {run} of {}{}", options.runs(), if run == 0 { ", which warms up" } else { "" }));
+    let adapters = [
+        Adapter::new(store, Setup { calls: SIDES[0], ..Setup::default() }).await?,
+        Adapter::new(store, Setup { calls: SIDES[1], ..Setup::default() }).await?,
+    ];
+    let sizes: Vec<NonZeroUsize> = cases.iter().map(|case| case.records).collect();
+    let samples = runs::interleave(&adapters, &sizes, &options.runs, &mut orders).await?;
+    for (case, samples) in cases.iter_mut().zip(samples) {
+        case.samples = samples;
     }
     Ok(report(options, &cases))
 }
@@ -64,14 +60,14 @@ async fn requests_per_item(
         let proxy = Proxy::start(store, |_: &Call<'_>| Fault::Pass).await?;
         let batches = orders.batches(records)?;
         let items = float(batches.items);
-        Adapter::new(proxy.address(), calls).await?.run(batches).await?;
+        Adapter::new(proxy.address(), Setup { calls, ..Setup::default() }).await?.run(batches).await?;
         *counted = float(proxy.calls().len()) / items;
     }
     Ok(requests_per_item)
 }
 
 fn report(options: &Calls, cases: &[Case]) -> Report {
-    let latency_ms = options.latency_ms;
+    let latency_ms = options.runs.latency_ms;
     let suffix = if latency_ms == 0 { String::new() } else { format!("_{latency_ms}ms") };
     let comparisons = cases.iter().flat_map(|case| {
         let of_samples =
@@ -89,6 +85,6 @@ fn report(options: &Calls, cases: &[Case]) -> Report {
             figures,
         })
     });
-    let title = format!("calls: {} runs, each request delayed by {latency_ms} ms", options.runs());
+    let title = format!("calls: {} runs, each request delayed by {latency_ms} ms", options.runs.count());
     Report { title, sides: ["batched", "single"], comparisons: comparisons.collect() }
 }

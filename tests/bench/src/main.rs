@@ -7,8 +7,10 @@ mod cpu;
 mod machine;
 mod orders;
 mod report;
+mod runs;
 mod server;
 mod stats;
+mod telemetry;
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -19,14 +21,16 @@ use clap::{CommandFactory, Parser, error::ErrorKind};
 use microbatch_aws::lambda::BoxError;
 use tokio::runtime;
 
-use crate::args::{Calls, Cli, Command};
+use crate::args::{Cli, Command, Runs};
+use crate::report::Report;
 
 /// Idle threads are kept: one that ends takes its processor time out of the account.
 const THREAD_KEEP_ALIVE: Duration = Duration::from_hours(24);
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Calls(options) => calls(&options),
+        Command::Calls(options) => measure(&options.runs, calls::run(&options)),
+        Command::Telemetry(options) => measure(&options.runs, telemetry::run(&options)),
         Command::Serve { latency_ms } => run(server::serve(latency_ms)),
     };
     outcome.map_or_else(
@@ -38,7 +42,7 @@ fn main() -> ExitCode {
     )
 }
 
-fn calls(options: &Calls) -> Result<(), BoxError> {
+fn measure(options: &Runs, job: impl Future<Output = Result<Report, BoxError>>) -> Result<(), BoxError> {
     if cfg!(debug_assertions) {
         note("note: figures of a debug build mean nothing; run it with --release");
     }
@@ -47,7 +51,7 @@ fn calls(options: &Calls) -> Result<(), BoxError> {
         let refuse = |error| format!("--json: {} cannot be written: {error}", path.display());
         File::create(path).unwrap_or_else(|error| Cli::command().error(ErrorKind::Io, refuse(error)).exit())
     });
-    let report = run(calls::run(options))?;
+    let report = run(job)?;
     io::stdout().lock().write_all(report.table().as_bytes())?;
     Ok(file.map_or(Ok(()), |mut file| writeln!(file, "{:#}", report.json()))?)
 }

@@ -8,6 +8,7 @@ pub mod functions;
 pub mod http;
 pub mod install;
 mod lock;
+pub mod otlp;
 pub mod paths;
 pub mod process;
 pub mod samples;

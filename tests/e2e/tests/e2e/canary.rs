@@ -1,8 +1,9 @@
-//! P13: nothing of a message is in a log line or an error object, at any log level.
+//! P13: nothing of a message is in a log line, a metric, a span or an error object, at any log level.
 
 use std::time::Duration;
 
 use e2e::events::{body, message_id};
+use e2e::otlp::OtlpReceiver;
 use e2e::stack::{Stack, reported};
 use microbatch_local::proxy::{Call, Fault};
 use microbatch_local::runtime_api::InvocationResult;
@@ -119,8 +120,8 @@ impl Canary {
         stack.proxy.set_script(|_: &Call<'_>| Fault::Pass);
     }
 
-    /// Stops the function, and searches all that it said.
-    async fn search(&self, stack: &Stack, mut said: Vec<String>) {
+    /// Stops the function, and searches all that it said, to the collector too.
+    async fn search(&self, stack: &Stack, collector: &OtlpReceiver, mut said: Vec<String>) {
         let keys = stack.records().await.into_keys().collect::<Vec<_>>();
         assert!(!keys.is_empty(), "something was claimed");
         stack.function.stop().await;
@@ -130,6 +131,10 @@ impl Canary {
             "{lines:?}"
         );
         assert!(lines.iter().any(|line| line.contains("microbatch::store")), "{lines:?}");
+        assert!(lines.iter().any(|line| line.contains("\"_aws\"")), "there are metrics: {lines:?}");
+        let exported = collector.bodies();
+        assert!(!exported.is_empty(), "there are spans");
+        said.extend(exported.iter().map(|body| String::from_utf8_lossy(body).into_owned()));
         said.extend(lines);
         let tells = |line: &&String| {
             line.to_lowercase().contains(&self.0)
@@ -145,8 +150,13 @@ impl Canary {
 const TALKATIVE: [(&str, &str); 2] =
     [("JSON", "TRACE"), ("Text", "trace,lambda_runtime=trace,aws_smithy_runtime=trace,hyper_util=trace")];
 
-fn variables((format, level): (&'static str, &'static str)) -> [(&'static str, &'static str); 5] {
+fn variables<'a>(
+    (format, level): (&'static str, &'static str),
+    collector_url: &'a str,
+) -> [(&'static str, &'a str); 7] {
     [
+        ("MICROBATCH_TRACES", "all"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", collector_url),
         ("AWS_LAMBDA_LOG_FORMAT", format),
         ("AWS_LAMBDA_LOG_LEVEL", level),
         ("RUST_LOG", "trace"),
@@ -156,7 +166,8 @@ fn variables((format, level): (&'static str, &'static str)) -> [(&'static str, &
 }
 
 async fn scripted_tells_nothing(talkative: (&'static str, &'static str)) {
-    let stack = Stack::scripted(&variables(talkative)).await;
+    let collector = OtlpReceiver::start(true).await;
+    let stack = Stack::scripted(&variables(talkative, &collector.endpoint_url())).await;
     let (canary, mut said) = (Canary::new(), Vec::new());
     let mut good = body(&canary.at("id-good"), "ok");
     good[canary.at("field-good")] = json!(canary.at("value-good"));
@@ -174,11 +185,12 @@ async fn scripted_tells_nothing(talkative: (&'static str, &'static str)) {
     }
     let refused = ["refused-0", "refused-1"].map(|id| body(&canary.at(id), "ok").to_string());
     canary.send_to_a_quoting_store(&stack, &refused, &mut said).await;
-    canary.search(&stack, said).await;
+    canary.search(&stack, &collector, said).await;
 }
 
 async fn process_orders_tells_nothing(talkative: (&'static str, &'static str)) {
-    let stack = Stack::process_orders(&variables(talkative)).await;
+    let collector = OtlpReceiver::start(true).await;
+    let stack = Stack::process_orders(&variables(talkative, &collector.endpoint_url())).await;
     let (canary, mut said) = (Canary::new(), Vec::new());
     let order = |id: &str, currency: &str, amends: Option<&str>| {
         let lines = json!([{"sku": canary.at("sku"), "quantity": 1, "unit_price_minor": 100}]);
@@ -201,7 +213,7 @@ async fn process_orders_tells_nothing(talkative: (&'static str, &'static str)) {
     assert!(stack.orders().await.iter().all(|id| id.contains(&canary.0)));
     let refused = ["refused-0", "refused-1"].map(|id| order(id, "EUR", None));
     canary.send_to_a_quoting_store(&stack, &refused, &mut said).await;
-    canary.search(&stack, said).await;
+    canary.search(&stack, &collector, said).await;
 }
 
 /// P13: good, failing, invalid, undecodable, panicking and hanging items, and events that are none.

@@ -17,6 +17,7 @@ mod loop_ministack;
 mod loop_orders;
 mod loop_ours;
 mod missing_id;
+mod observed;
 mod packages;
 mod permissions;
 mod queues;
