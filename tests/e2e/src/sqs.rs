@@ -1,11 +1,15 @@
 //! SQS on this machine: ministack, with a proxy before it that makes requests fail.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::config::{Credentials, SharedCredentialsProvider};
-use aws_sdk_sqs::types::{DeleteMessageBatchRequestEntry, Message, MessageSystemAttributeName, QueueAttributeName};
+use aws_sdk_sqs::types::{
+    DeleteMessageBatchRequestEntry, Message, MessageSystemAttributeName, MessageSystemAttributeNameForSends,
+    MessageSystemAttributeValue, QueueAttributeName,
+};
 use microbatch_aws::sdk::sqs_client;
 use microbatch_aws::sqs::is_fifo;
 use microbatch_local::environment::LOCAL_REGION;
@@ -17,6 +21,8 @@ use crate::tools::ministack;
 
 /// Time for a request that is to be answered, on a machine that is busy.
 const PATIENCE_MS: u64 = 20_000;
+/// How long a message that is taken out of a queue is hidden: longer than that takes.
+const TAKEN_S: i32 = 600;
 
 /// An SQS server with queues in memory. It ends when this is dropped; one that does not come up ends the test.
 #[derive(Debug)]
@@ -82,20 +88,65 @@ impl Sqs {
     pub async fn drain(&self, queue_url: &str) -> Vec<Message> {
         let mut all = Vec::new();
         loop {
-            let messages = self.receive(queue_url, 600, 0).await;
+            let messages = self.receive(queue_url, TAKEN_S, 0).await;
             if messages.is_empty() {
                 return all;
             }
-            let entries = messages.iter().enumerate().map(|(position, message)| {
-                let entry = DeleteMessageBatchRequestEntry::builder().id(position.to_string());
-                entry.receipt_handle(message.receipt_handle().unwrap_or_default()).build()
-            });
-            let entries = entries.collect::<Result<Vec<_>, _>>().unwrap_or_else(|error| panic!("{error}"));
-            let request = self.client.delete_message_batch().queue_url(queue_url).set_entries(Some(entries));
-            let deleted = request.send().await.unwrap_or_else(|error| panic!("nothing can be deleted: {error:?}"));
-            assert_eq!(deleted.successful().len(), messages.len(), "{:?}", deleted.failed());
+            self.delete(&messages, queue_url).await;
             all.extend(messages);
         }
+    }
+
+    /// Moves all messages that are visible from a queue to another, in the order in which it gives them, and gives each with its
+    /// id in the other queue.
+    ///
+    /// ministack has no `StartMessageMoveTask`. A message is deleted after it was sent: a move that is cut off between the two
+    /// leaves it in both queues, and in none does it get lost.
+    pub async fn redrive(&self, from_url: &str, to_url: &str) -> Vec<(Message, String)> {
+        let mut moved = Vec::new();
+        loop {
+            let messages = self.receive(from_url, TAKEN_S, 0).await;
+            if messages.is_empty() {
+                return moved;
+            }
+            for message in &messages {
+                let new_id = self.send_again(message, to_url).await;
+                moved.push((message.clone(), new_id));
+            }
+            self.delete(&messages, from_url).await;
+        }
+    }
+
+    /// Sends a message that was received as it is, and gives its new id. By itself: ministack drops the trace headers of a
+    /// batch.
+    pub async fn send_again(&self, message: &Message, queue_url: &str) -> String {
+        let system = |name| message.attributes().and_then(|attributes| attributes.get(&name)).cloned();
+        let trace = system(MessageSystemAttributeName::AwsTraceHeader).map(|header| {
+            let value = MessageSystemAttributeValue::builder().data_type("String").string_value(header).build();
+            HashMap::from([(MessageSystemAttributeNameForSends::AwsTraceHeader, need(value))])
+        });
+        // Under the deduplication id that it has, the queue would take it for a repetition for five minutes, and drop it. Its
+        // message id is its own, and the same when a move that was cut off is done again.
+        let deduplication_id = message.message_id().filter(|_| is_fifo(queue_url));
+        let request = self.client.send_message().queue_url(queue_url).set_message_body(message.body.clone());
+        let request = request
+            .set_message_attributes(message.message_attributes.clone())
+            .set_message_system_attributes(trace)
+            .set_message_group_id(system(MessageSystemAttributeName::MessageGroupId))
+            .set_message_deduplication_id(deduplication_id.map(str::to_owned));
+        let sent = request.send().await.unwrap_or_else(|error| panic!("nothing can be sent: {error:?}"));
+        sent.message_id.unwrap_or_else(|| panic!("a message was sent and has no id"))
+    }
+
+    async fn delete(&self, messages: &[Message], queue_url: &str) {
+        let entries = messages.iter().enumerate().map(|(place, message)| {
+            let entry = DeleteMessageBatchRequestEntry::builder().id(place.to_string());
+            entry.receipt_handle(message.receipt_handle().unwrap_or_default()).build()
+        });
+        let entries = entries.collect::<Result<Vec<_>, _>>().unwrap_or_else(|error| panic!("{error}"));
+        let request = self.client.delete_message_batch().queue_url(queue_url).set_entries(Some(entries));
+        let deleted = request.send().await.unwrap_or_else(|error| panic!("nothing can be deleted: {error:?}"));
+        assert_eq!(deleted.successful().len(), messages.len(), "{:?}", deleted.failed());
     }
 
     /// How many messages are hidden by their visibility timeout.

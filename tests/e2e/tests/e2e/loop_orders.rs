@@ -3,16 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_sqs::Client;
-use aws_sdk_sqs::types::{Message, QueueAttributeName, SendMessageBatchRequestEntry};
+use aws_sdk_sqs::types::{Message, MessageAttributeValue, QueueAttributeName, SendMessageBatchRequestEntry};
 use e2e::sqs::Sqs;
 use e2e::stack::{ORDERS_TABLE, Row, rows};
 use microbatch_local::items::{ItemReport, LogLine, parse};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 /// How many messages are sent at first.
 pub(crate) const MESSAGES: usize = 1_000;
 /// How often a message is received before it goes to the dead-letter queue.
 pub(crate) const MAX_RECEIVE_COUNT: usize = 3;
+/// The attribute that every message is sent with, and its value.
+pub(crate) const ATTRIBUTE: (&str, &str) = ("channel", "web");
 /// The order that all transient failures wait for. It is sent once they have failed.
 const AMENDED: usize = MESSAGES;
 
@@ -77,13 +80,16 @@ pub(crate) async fn depth(client: &Client, queue_url: &str) -> usize {
     [Visible, Hidden].iter().map(|name| attributes[name].parse::<usize>().expect("a number")).sum()
 }
 
-/// Sends bodies, with a group where the queue is a FIFO one. Returns their message ids.
+/// Sends bodies, each with the same attribute, and with a group where the queue is a FIFO one. Returns their message ids.
 pub(crate) async fn send(client: &Client, queue_url: &str, bodies: &[(Value, Option<String>)]) -> Vec<String> {
     let mut ids = Vec::new();
-    for (chunk_number, chunk) in bodies.chunks(10).enumerate() {
+    let (name, value) = ATTRIBUTE;
+    let value = MessageAttributeValue::builder().data_type("String").string_value(value).build().expect("complete");
+    for chunk in bodies.chunks(10) {
         let entries = chunk.iter().enumerate().map(|(place, (body, group))| {
             let entry = SendMessageBatchRequestEntry::builder().id(place.to_string()).message_body(body.to_string());
-            let deduplication = group.as_ref().map(|_| format!("{chunk_number}-{place}"));
+            let entry = entry.message_attributes(name, value.clone());
+            let deduplication = group.as_ref().map(|_| Uuid::now_v7().to_string());
             let entry = entry.set_message_group_id(group.clone()).set_message_deduplication_id(deduplication);
             entry.build().expect("an id and a body")
         });
@@ -131,11 +137,7 @@ impl Orders {
     /// What the log lines of the function must say, message by message: a good one is delivered and processed once; a transient
     /// one fails once and is then processed; a poisoned one is rejected as often as it may be received.
     pub(crate) fn check_reports(&self, lines: &[String]) {
-        let mut reports: BTreeMap<&str, Vec<(String, bool)>> = BTreeMap::new();
-        let parsed: Vec<ItemReport> = lines.iter().filter_map(|line| item(line)).collect();
-        for report in &parsed {
-            reports.entry(&report.message_id).or_default().push((report.outcome.clone(), report.acknowledged));
-        }
+        let mut reports = deliveries(lines);
         let processed = || ("Processed".to_owned(), true);
         for (message_id, &number) in &self.numbers {
             let expected = match kind(number) {
@@ -172,6 +174,16 @@ impl Orders {
     }
 }
 
+/// What became of each message at each of its deliveries, by the log lines of the function: the outcome, and whether it was
+/// acknowledged.
+pub(crate) fn deliveries(lines: &[String]) -> BTreeMap<String, Vec<(String, bool)>> {
+    let mut deliveries: BTreeMap<String, Vec<_>> = BTreeMap::new();
+    for report in lines.iter().filter_map(|line| item(line)) {
+        deliveries.entry(report.message_id).or_default().push((report.outcome, report.acknowledged));
+    }
+    deliveries
+}
+
 /// The ids in the orders table.
 pub(crate) async fn order_ids(client: &aws_sdk_dynamodb::Client) -> Vec<String> {
     let text = |row: &Row| row["order_id"].as_s().expect("a string").clone();
@@ -189,14 +201,19 @@ fn order_id(number: usize) -> String {
     format!("o-{number}")
 }
 
-fn body(number: usize) -> Value {
-    let mut order = json!({
-        "order_id": order_id(number),
+/// A valid order.
+pub(crate) fn order(order_id: &str) -> Value {
+    json!({
+        "order_id": order_id,
         "customer_id": "c-1",
         "currency": "EUR",
         "lines": [{"sku": "s-1", "quantity": 2, "unit_price_minor": 1_250}],
         "total_minor": 2_500,
-    });
+    })
+}
+
+fn body(number: usize) -> Value {
+    let mut order = order(&order_id(number));
     match kind(number) {
         Kind::Good => {}
         Kind::Transient => order["amends"] = order_id(AMENDED).into(),

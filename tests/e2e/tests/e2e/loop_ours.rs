@@ -30,15 +30,17 @@ use crate::loop_orders::{Kind, MAX_RECEIVE_COUNT, MESSAGES, Orders, Queues, dept
 /// The function's time-out.
 const TIMEOUT: Duration = Duration::from_secs(6);
 /// As short as the slowest batch allows: a message whose timeout ends while its batch runs is delivered again.
-const VISIBILITY_TIMEOUT_S: u64 = 8;
+pub(crate) const VISIBILITY_TIMEOUT_S: u64 = 8;
 /// More than a loop takes.
 const PATIENCE: Duration = Duration::from_mins(3);
 
 /// A function, its tables, and the mapping that feeds it.
-struct Loop {
+pub(crate) struct Loop {
     mapping: Mapping,
-    client: Client,
-    proxy: Proxy,
+    /// Reaches DynamoDB without the proxy.
+    pub(crate) client: Client,
+    /// Between the function and DynamoDB.
+    pub(crate) proxy: Proxy,
     events: Arc<Mutex<Vec<MappingEvent>>>,
     lines: Arc<Mutex<Vec<String>>>,
     _tables: Tables,
@@ -46,7 +48,7 @@ struct Loop {
 
 impl Loop {
     /// Starts all but the processes, which the mapping starts. `tables` are made beside those of every [`Tables`].
-    async fn start(
+    pub(crate) async fn start(
         name: &str,
         program: &Path,
         variables: &[(&str, &str)],
@@ -85,7 +87,7 @@ impl Loop {
     }
 
     /// Waits until the sums of what has happened are so.
-    async fn until(&self, reached: impl FnMut(&Counts) -> bool) {
+    pub(crate) async fn until(&self, reached: impl FnMut(&Counts) -> bool) {
         let mut counts: watch::Receiver<Counts> = self.mapping.counts();
         if timeout(PATIENCE, counts.wait_for(reached)).await.is_err() {
             let lines = self.lines.lock().expect("a lock").join("\n");
@@ -94,7 +96,7 @@ impl Loop {
     }
 
     /// Waits until the queue is empty. Nothing announces what the redrive policy moves: it happens at a receive.
-    async fn until_empty(&self, sqs: &Sqs, queue_url: &str) {
+    pub(crate) async fn until_empty(&self, sqs: &Sqs, queue_url: &str) {
         let empty = async {
             while depth(sqs.direct(), queue_url).await > 0 {
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -105,7 +107,7 @@ impl Loop {
     }
 
     /// Stops the mapping and its processes. What the function printed, and what the mapping told, is then complete.
-    async fn stop(self) -> Ended {
+    pub(crate) async fn stop(self) -> Ended {
         let counts = self.mapping.stop().await;
         let events = std::mem::take(&mut *self.events.lock().expect("a lock"));
         let lines = std::mem::take(&mut *self.lines.lock().expect("a lock"));
@@ -113,10 +115,11 @@ impl Loop {
     }
 }
 
-struct Ended {
-    counts: Counts,
+/// What a mapping and its function said until they ended.
+pub(crate) struct Ended {
+    pub(crate) counts: Counts,
     events: Vec<MappingEvent>,
-    lines: Vec<String>,
+    pub(crate) lines: Vec<String>,
 }
 
 /// The mapping's batches: how many messages, why complete, how long they waited.

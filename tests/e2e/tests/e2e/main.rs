@@ -21,6 +21,7 @@ mod observed;
 mod packages;
 mod permissions;
 mod queues;
+mod redrive;
 mod rie;
 mod sqs_park;
 mod sqs_producer;
