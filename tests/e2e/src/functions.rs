@@ -115,24 +115,33 @@ fn build_functions() -> Result<Functions, BuildError> {
         reason: error.to_string(),
     };
     let building = lock::exclusive(&lock_file).map_err(locked)?;
-    let mut command = cargo(&program);
-    command
-        .args(["lambda", "build", "--release", "--compiler", "cargo", "--no-default-features", "--lambda-dir"])
-        .arg(&folder);
-    for (package, binary) in FUNCTIONS {
-        command.args(["--package", package, "--bin", binary]);
-    }
-    run(&mut command)?;
-    for (_, binary) in FUNCTIONS {
-        let file = folder.join(binary).join("bootstrap");
-        if !file.is_file() {
-            return Err(BuildError::Missing { command: command_line(&command), file });
-        }
-    }
+    build(&program, &folder, "bootstrap", &[])?;
     // A lock cannot be made a shared one while it is held. Who gets in between builds the same.
     drop(building);
     let in_use = lock::shared(&lock_file).map_err(locked)?;
     Ok(Functions { folder, _in_use: in_use })
+}
+
+/// The functions as zips for Lambda, as cargo-lambda makes them, each at `NAME/bootstrap.zip` in the answer. They come from the
+/// build of [`functions`], so that this takes no second one.
+pub fn zips() -> Result<PathBuf, BuildError> {
+    let program = cargo_lambda().map_err(BuildError::Install)?;
+    let folder = target_dir().join("e2e").join("zips");
+    build(&program, &folder, "bootstrap.zip", &["--output-format", "zip"])?;
+    Ok(folder)
+}
+
+/// Builds all functions for release into a folder, and looks whether each has made its file.
+fn build(cargo_lambda: &Path, folder: &Path, file: &str, options: &[&str]) -> Result<(), BuildError> {
+    let mut command = cargo(cargo_lambda);
+    command.args(["lambda", "build", "--release", "--compiler", "cargo", "--no-default-features", "--lambda-dir"]);
+    command.arg(folder).args(options);
+    for (package, binary) in FUNCTIONS {
+        command.args(["--package", package, "--bin", binary]);
+    }
+    run(&mut command)?;
+    let missing = FUNCTIONS.map(|(_, binary)| folder.join(binary).join(file)).into_iter().find(|file| !file.is_file());
+    missing.map_or(Ok(()), |file| Err(BuildError::Missing { command: command_line(&command), file }))
 }
 
 /// The `microbatch` command, built as `cargo local` builds it, at the first call of this process.
@@ -160,9 +169,9 @@ fn executable(messages: &[u8], binary: &str) -> Option<PathBuf> {
     of_binary.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).last()
 }
 
-/// A cargo command for this workspace. What `cargo test` told this process about the package of the test is left out: build
+/// A command for this workspace that runs cargo, or is a cargo. What `cargo test` told this process about the package of the test is left out: build
 /// scripts that look at such a variable would be run, and what depends on them be built, once more.
-fn cargo(program: &Path) -> Command {
+pub fn cargo(program: &Path) -> Command {
     let mut command = Command::new(program);
     command.current_dir(workspace_root());
     for (name, _) in env::vars_os() {
@@ -174,7 +183,7 @@ fn cargo(program: &Path) -> Command {
     // `--target-dir` misleads cargo-lambda: it looks for the binaries elsewhere.
     command.env("CARGO_TARGET_DIR", target_dir());
     if let Some(folder) = program.parent().filter(|folder| folder.is_absolute()) {
-        command.env("PATH", path_with(folder));
+        command.env("PATH", path_with(&[folder]));
     }
     command
 }

@@ -8,5 +8,5 @@ mod policies;
 mod resources;
 mod settings;
 mod stack;
-mod template;
+pub(crate) mod template;
 mod terraform;
