@@ -8,7 +8,7 @@ mod alarms;
 mod dashboards;
 mod lint;
 mod math;
-mod metrics;
+pub(crate) mod metrics;
 mod policies;
 mod resources;
 mod runbooks;

@@ -361,6 +361,9 @@ fn the_template_gives_each_function_its_alarms_and_dashboards() {
             assert_eq!(given["DeadLetterQueueName"], template.properties(&unit.id("DeadLetterQueue"))["QueueName"]);
             assert_eq!(text(&given["MemoryMB"]), text(&template.properties(&unit.id("Function"))["MemorySize"]));
             assert_eq!(given["RunbookBaseUrl"], "https://example.com");
+            let on_arm = template.clone().with(&[("Architecture", "arm64")]).properties(&unit.id(of));
+            let usd = |given: &Value| text(&given["UsdPerGbSecond"]).parse::<f64>().expect("a price");
+            assert!(usd(&on_arm["Parameters"]) < usd(&stack["Parameters"]), "{}", unit.name);
             for (name, value) in &own {
                 assert_eq!(text(&given[*name]), *value, "{name}");
             }
