@@ -1,12 +1,14 @@
 //! `infra/alarms.yaml`: what its alarms compute, within what CloudWatch allows, and that each leads to a runbook.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 
+use e2e::stack::need;
 use serde_json::{Value, json};
 
 use super::math::{Values, ids, value_of};
 use super::runbooks::runbooks;
-use super::template::{Template, UNITS, list, map, number, text};
+use super::template::{Template, UNITS, infra, list, map, number, text};
 
 /// What the template of alarms is deployed with where nothing else is said.
 pub(crate) const WATCHED: [(&str, &str); 4] = [
@@ -217,10 +219,8 @@ fn each_alarm_is_within_what_cloudwatch_allows() {
         assert_eq!(watched, if properties["ThresholdMetricId"].is_null() { 1 } else { 2 }, "{id}");
         assert!(properties["Metrics"].is_null() || queries > stats.len(), "{id}");
 
-        let periods: BTreeSet<_> = match stats.is_empty() {
-            true => BTreeSet::from([number(&properties["Period"])]),
-            false => stats.iter().map(|stat| number(&stat["Period"])).collect(),
-        };
+        let periods: BTreeSet<_> = stats.iter().map(|stat| number(&stat["Period"])).collect();
+        let periods = if periods.is_empty() { BTreeSet::from([number(&properties["Period"])]) } else { periods };
         assert_eq!(periods.len(), 1, "{id}: a band and a share need one period");
         let period_s = *periods.first().expect("a period");
         assert_eq!(period_s % 60, 0, "{id}");
@@ -332,7 +332,7 @@ fn every_alarm_says_what_missing_data_means_and_why() {
     for id in alarms.ids("AWS::CloudWatch::Alarm") {
         assert!(alarms.properties(id)["TreatMissingData"].is_string(), "{id}");
     }
-    let written = std::fs::read_to_string(super::template::infra().join("alarms.yaml")).expect("the template");
+    let written = need(fs::read_to_string(infra().join("alarms.yaml")));
     let lines: Vec<_> = written.lines().map(str::trim).collect();
     for (at, _) in lines.iter().enumerate().filter(|(_, line)| line.starts_with("TreatMissingData:")) {
         assert!(lines[at - 1].starts_with('#'), "line {}: no reason", at + 1);

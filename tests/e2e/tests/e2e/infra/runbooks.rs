@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::PathBuf;
 
 use e2e::stack::need;
 use serde_json::Value;
@@ -30,7 +31,7 @@ pub(crate) fn runbooks() -> BTreeSet<String> {
 /// The pages' texts by their file names.
 pub(crate) fn pages() -> BTreeMap<String, String> {
     let files = need(fs::read_dir(infra().join("runbooks"))).map(|entry| need(entry).path());
-    let page = |path: std::path::PathBuf| {
+    let page = |path: PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         assert!(path.extension().is_some_and(|extension| extension == "md"), "{name}");
         (name, need(fs::read_to_string(path)))
