@@ -8,6 +8,8 @@ mod input;
 mod interrupt;
 mod invoke;
 mod report;
+#[cfg(test)]
+mod runbooks;
 mod send;
 mod target;
 mod terminal;

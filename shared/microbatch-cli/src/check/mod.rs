@@ -38,6 +38,8 @@ use crate::terminal;
 
 /// Bytes of a template: four times what `CloudFormation` takes, for comments.
 const TEMPLATE_BYTES_MAX: u64 = 4 * 1_048_576;
+/// The kinds of resources that rules look at. A nested stack without any has nothing for them.
+const LOOKED_AT: [&str; 5] = ["AWS::DynamoDB::", "AWS::IAM::", "AWS::Lambda::", "AWS::SQS::", "AWS::Serverless::"];
 /// Some editors begin a file with it.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
@@ -113,7 +115,7 @@ fn check_parsed(
     let stack = Stack::read(&template);
     let mut findings = Vec::new();
     let mut gaps: BTreeMap<Gap, BTreeSet<&'static str>> = BTreeMap::new();
-    for gap in opaque(&template).chain(stack.gaps.iter().cloned()) {
+    for gap in opaque(file, &template).chain(stack.gaps.iter().cloned()) {
         gaps.insert(gap, BTreeSet::new());
     }
     for rule in rules::all() {
@@ -141,9 +143,28 @@ fn check_parsed(
 }
 
 /// What the template holds and this check does not see.
-fn opaque(template: &Template) -> impl Iterator<Item = Gap> {
-    template.opaque.iter().map(|opaque| Gap {
+fn opaque(file: &str, template: &Template) -> impl Iterator<Item = Gap> {
+    let folder = Path::new(file).parent().unwrap_or(Path::new(""));
+    let is_unseen = move |nested: &String| !holds_nothing(&folder.join(nested));
+    let unseen = template.opaque.iter().filter(move |opaque| opaque.nested.as_ref().is_none_or(is_unseen));
+    unseen.map(|opaque| Gap {
         place: Place { line: opaque.line, resource: opaque.name.clone(), path: String::new() },
         why: opaque.why.clone(),
+    })
+}
+
+/// Whether the template of a nested stack is a file here, and no rule looks at anything in it: alarms, for example.
+fn holds_nothing(path: &Path) -> bool {
+    if !path.is_file() {
+        return false;
+    }
+    let Ok(Parsed { root, .. }) = read(path).and_then(|text| parse::parse(text.trim_start_matches(BYTE_ORDER_MARK)))
+    else {
+        return false;
+    };
+    Template::read(&root, &[]).is_ok_and(|nested| {
+        let mut kinds = nested.resources.values().map(|resource| resource.kind.as_str());
+        let none_looked_at = kinds.all(|kind| LOOKED_AT.iter().all(|looked_at| !kind.starts_with(looked_at)));
+        none_looked_at && nested.opaque.is_empty() && nested.left_out.is_empty()
     })
 }

@@ -45,6 +45,8 @@ pub(super) struct Opaque {
     pub(super) name: String,
     pub(super) line: usize,
     pub(super) why: Why,
+    /// The template of a nested stack, where it is named.
+    pub(super) nested: Option<String>,
 }
 
 impl Template {
@@ -99,7 +101,9 @@ impl Template {
             _ => None,
         };
         if let Some(why) = why {
-            self.opaque.push(Opaque { name: id.clone(), line: *line, why });
+            let property = |name: &str| field("Properties")?.get(name)?.value.text().map(str::to_owned);
+            let nested = property("TemplateURL").or_else(|| property("Location"));
+            self.opaque.push(Opaque { name: id.clone(), line: *line, why, nested });
             return;
         }
         let condition = field("Condition").and_then(|condition| condition.text().map(str::to_owned));

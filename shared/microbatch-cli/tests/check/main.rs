@@ -79,6 +79,25 @@ fn nothing_is_found_in_our_own_template() {
 }
 
 #[test]
+fn a_nested_stack_is_no_gap_if_its_file_holds_nothing_that_a_rule_looks_at() {
+    let holding = |kind: &str| format!("Resources: {{ Thing: {{ Type: {kind} }} }}\n");
+    for (text, gaps) in [
+        (holding("AWS::CloudWatch::Alarm"), 0),
+        (holding("AWS::SQS::Queue"), 1),
+        (holding("AWS::CloudFormation::Stack"), 1),
+        ("no template".to_owned(), 1),
+    ] {
+        let nested = Template::new(&text);
+        let name = nested.path.file_name().and_then(|name| name.to_str()).expect("a plain name");
+        for (named, gaps) in [(name, gaps), ("missing.yaml", 1), ("https://bucket.s3.amazonaws.com/alarms.yaml", 1)] {
+            let stack = format!("{{ Type: AWS::CloudFormation::Stack, Properties: {{ TemplateURL: '{named}' }} }}");
+            let (report, _) = report(&Template::new(format!("Resources: {{ Nested: {stack} }}\n")).path, &[]);
+            assert_eq!(report["not_checkable"].as_array().map(Vec::len), Some(gaps), "{text} {named}: {report:#}");
+        }
+    }
+}
+
+#[test]
 fn every_mistake_is_found_by_its_rule_alone() {
     for seed in SEEDS {
         let template = Template::new(seed.template());

@@ -12,10 +12,22 @@ use super::template::{infra, list, output_of, quiet, text};
 /// The shortest suppression's reason that can say something.
 const REASON_CHARS_MIN: usize = 20;
 
+/// The templates that are written in `infra`.
+const TEMPLATES: [&str; 3] = ["template.yaml", "alarms.yaml", "dashboards.yaml"];
+
 #[test]
 fn cfn_lint_finds_nothing() {
-    let said = output_of(quiet(need(sam_cli_bin()).join("cfn-lint")).arg("template.yaml"));
-    assert_eq!(String::from_utf8_lossy(&said), "");
+    for template in TEMPLATES {
+        let said = output_of(quiet(need(sam_cli_bin()).join("cfn-lint")).arg(template));
+        assert_eq!(String::from_utf8_lossy(&said), "", "{template}");
+    }
+}
+
+#[test]
+fn sam_validates_the_templates_of_alarms_and_dashboards() {
+    for template in ["alarms.yaml", "dashboards.yaml"] {
+        output_of(quiet(need(sam_cli_bin()).join("sam")).args(["validate", "--lint", "--template", template]));
+    }
 }
 
 #[test]
@@ -31,6 +43,16 @@ fn checkov_finds_nothing_in_the_template() {
     // A template that it cannot read passes as well, of nothing.
     assert!(passed > 40, "only {passed} checks were made");
     assert_eq!(skipped, occurrences(&infra().join("template.yaml"), "id: CKV"), "a suppression is not needed");
+}
+
+#[test]
+fn checkov_finds_nothing_in_alarms_and_dashboards() {
+    for template in ["alarms.yaml", "dashboards.yaml"] {
+        let found = checkov_says(&["--file", template, "--framework", "cloudformation"]);
+        // It knows no check of such resources, and says so in a report of another form.
+        let counts = ["passed", "failed", "skipped", "parsing_errors"].map(|of| &found[of]);
+        assert_eq!(counts, [&json!(0); 4], "{template}: {found:#}");
+    }
 }
 
 #[test]
@@ -54,16 +76,20 @@ fn a_suppression_needs_a_reason() {
 
 /// Runs checkov, and gives how many checks passed and were suppressed, each for a reason.
 fn checkov_finds_nothing(arguments: &[&str]) -> (usize, usize) {
-    let mut command = quiet(need(checkov()));
-    // Without downloads it asks nothing of its maker's platform.
-    command.args(["--skip-download", "--compact", "--output", "json"]).args(arguments);
-    let found: Value = need(serde_json::from_slice(&output_of(&mut command)));
+    let found = checkov_says(arguments);
     let results = &found["results"];
     assert_eq!(results["failed_checks"], json!([]), "{found:#}");
     assert_eq!(results["parsing_errors"], json!([]), "{found:#}");
     let skipped = list(&results["skipped_checks"]);
     assert_eq!(unreasonable(skipped), Vec::<String>::new(), "suppressed without a reason");
     (list(&results["passed_checks"]).len(), skipped.len())
+}
+
+fn checkov_says(arguments: &[&str]) -> Value {
+    let mut command = quiet(need(checkov()));
+    // Without downloads it asks nothing of its maker's platform.
+    command.args(["--skip-download", "--compact", "--output", "json"]).args(arguments);
+    need(serde_json::from_slice(&output_of(&mut command)))
 }
 
 /// The suppressed checks that say no reason.

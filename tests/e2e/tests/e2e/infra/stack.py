@@ -2,6 +2,9 @@
 
     stack.py describe STACK                   what its outputs name: queues, tables, functions; mappings and log groups
     stack.py update STACK {NAME: VALUE}...    the errors of updates, each with these parameters, or null if it is accepted
+    stack.py dashboards STACK                 the bodies of the dashboards whose names begin with the stack's, by their names
+    stack.py alarms {...}                     makes the `metric` and the `composite` alarms, and gives for each of the `cases`, which
+                                              are lists of alarms that go off, the composite alarms that then do
 """
 
 import json
@@ -10,8 +13,8 @@ import sys
 import boto3
 from botocore.exceptions import ClientError
 
-cloudformation, sqs, dynamodb, functions, logs = (
-    boto3.client(name) for name in ("cloudformation", "sqs", "dynamodb", "lambda", "logs")
+cloudformation, sqs, dynamodb, functions, logs, cloudwatch = (
+    boto3.client(name) for name in ("cloudformation", "sqs", "dynamodb", "lambda", "logs", "cloudwatch")
 )
 
 
@@ -56,4 +59,30 @@ def update_with(stack, parameters):
     return None
 
 
-print(json.dumps({"describe": describe, "update": update}[sys.argv[1]](*sys.argv[2:]), default=str))
+def dashboards(stack):
+    found = cloudwatch.list_dashboards(DashboardNamePrefix=f"{stack}-")["DashboardEntries"]
+    names = [entry["DashboardName"] for entry in found]
+    return {name: cloudwatch.get_dashboard(DashboardName=name)["DashboardBody"] for name in names}
+
+
+def alarms(given):
+    given = json.loads(given)
+    for alarm in given["metric"]:
+        # A template may hold a number as text.
+        numbers = {"Threshold": float, "Period": int, "EvaluationPeriods": int, "DatapointsToAlarm": int}
+        cloudwatch.put_metric_alarm(**alarm | {name: of(alarm[name]) for name, of in numbers.items() if name in alarm})
+    for alarm in given["composite"]:
+        cloudwatch.put_composite_alarm(**alarm)
+    return [go_off(given["metric"], case) for case in given["cases"]]
+
+
+def go_off(metric, names):
+    for alarm in metric:
+        state = "ALARM" if alarm["AlarmName"] in names else "OK"
+        cloudwatch.set_alarm_state(AlarmName=alarm["AlarmName"], StateValue=state, StateReason="a test")
+    found = cloudwatch.describe_alarms(AlarmTypes=["CompositeAlarm"], StateValue="ALARM")["CompositeAlarms"]
+    return sorted(alarm["AlarmName"] for alarm in found)
+
+
+COMMANDS = {"describe": describe, "update": update, "dashboards": dashboards, "alarms": alarms}
+print(json.dumps(COMMANDS[sys.argv[1]](*sys.argv[2:]), default=str))

@@ -1,8 +1,9 @@
 //! The template as a stack: `sam deploy` with both stages of `samconfig.toml` on ministack's `CloudFormation`, which applies the SAM
 //! transform and the template's rules.
 //!
-//! ministack has no `CodeDeploy` and no metric math, so nothing is deployed gradually. It keeps neither the TTL nor the backups of a
-//! table, and drops a mapping's metrics and pollers: those are compared in the template only.
+//! ministack has no `CodeDeploy`, so nothing is deployed gradually. It keeps neither the TTL nor the backups of a table, and drops a
+//! mapping's metrics and pollers: those are compared in the template only. Its `CloudFormation` knows neither metric math nor
+//! composite alarms, so the alarms are made by the calls of its CloudWatch, which does judge the composite ones.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ use e2e::stack::need;
 use e2e::tools::{ministack, sam_cli_bin};
 use serde_json::{Value, json};
 
+use super::alarms::alarms;
 use super::settings::settings;
 use super::template::{Template, UNITS, Unit, infra, list, map, number, output_of, python, quiet, text};
 
@@ -43,7 +45,7 @@ impl Cloud {
         let mut server = need(Foreign::start(command, "infra-ministack"));
         need(server.until_listening(address).await);
 
-        let folder = target_dir().join("e2e").join(format!("infra.{}", std::process::id()));
+        let folder = target_dir().join("e2e").join(format!("infra.{}.{}", std::process::id(), address.port()));
         need(fs::create_dir_all(folder.join("code")));
         // No message is sent, so nothing runs it.
         let bootstrap = folder.join("code/bootstrap");
@@ -53,9 +55,14 @@ impl Cloud {
             Some((indent, _)) => format!("{indent}CodeUri: code"),
             None => line.to_owned(),
         });
-        copy(Path::new("samconfig.toml"), &folder, |line| {
-            line.replace("GradualDeployment=true", "GradualDeployment=false")
+        copy(Path::new("samconfig.toml"), &folder, |line| match line.trim_start() {
+            "\"GradualDeployment=true\"," => String::new(),
+            stage if stage.starts_with("\"Stage=") => format!("{line} \"Alarms=false\","),
+            _ => line.to_owned(),
         });
+        for nested in ["alarms.yaml", "dashboards.yaml"] {
+            need(fs::copy(infra().join(nested), folder.join(nested)));
+        }
         Self { address, folder, _server: server }
     }
 
@@ -101,7 +108,7 @@ fn stage(name: &str) -> (String, Template) {
     let overrides: Vec<_> = list(&deploy["parameter_overrides"]).iter().map(text).collect();
     let parameters: Vec<_> = overrides.iter().filter_map(|pair| pair.split_once('=')).collect();
     assert_eq!(parameters.len(), overrides.len());
-    let template = Template::read().with(&parameters).with(&[("GradualDeployment", "false")]);
+    let template = Template::read().with(&parameters).with(&[("GradualDeployment", "false"), ("Alarms", "false")]);
     (stack.clone(), template.deployed(&stack, ACCOUNT))
 }
 
@@ -122,6 +129,7 @@ async fn the_template_deploys_in_each_stage_and_makes_what_it_says() {
         for group in list(&found["log_groups"]) {
             assert_eq!(text(&group["retentionInDays"]), template.parameter("LogRetentionDays"));
         }
+        dashboards_are(&cloud, &stack, &template);
     }
     combinations_are_refused(&cloud);
 }
@@ -195,6 +203,70 @@ fn tables_are(template: &Template, found: &Value) {
         assert_eq!(is["BillingModeSummary"]["BillingMode"], said["BillingMode"], "{output}");
         assert_eq!(text(&is["DeletionProtectionEnabled"]), text(&said["DeletionProtectionEnabled"]), "{output}");
     }
+}
+
+/// Each function's three are there, if they are wanted, and name its own function, queues, mapping, table and log group.
+fn dashboards_are(cloud: &Cloud, stack: &str, template: &Template) {
+    let found = python("stack.py", |command| cloud.enter(command.args(["dashboards", stack])));
+    let made = template.ids("AWS::CloudFormation::Stack");
+    assert_eq!(map(&found).len(), 3 * made.len(), "{made:?}");
+    for id in made {
+        let given = template.properties(id)["Parameters"].clone();
+        let function = text(&given["FunctionName"]);
+        let body = |name: &str| {
+            let body = text(&found[format!("{function}-{name}")]);
+            assert!(
+                serde_json::from_str::<Value>(&body).is_ok_and(|body| body["widgets"].is_array()),
+                "{function}-{name}"
+            );
+            body
+        };
+        let all = ["executive", "on-call", "debug"].map(body).concat();
+        for of in ["QueueName", "DeadLetterQueueName", "LogGroupName"] {
+            assert!(
+                all.contains(&format!("\"{}\"", text(&given[of]))) || all.contains(&format!("'{}'", text(&given[of]))),
+                "{of}"
+            );
+        }
+        // What the stack makes has no name before: the table, and the mapping.
+        assert!(all.contains(&format!("{stack}-IdempotencyTable-")) && !all.contains("${"), "{function}");
+    }
+}
+
+#[tokio::test]
+async fn composite_alarms_go_off_with_what_they_are_made_of() {
+    let cloud = Cloud::start().await;
+    let alarms = alarms(&[]);
+    let properties = |ids: &[&str]| ids.iter().map(|id| alarms.properties(id)).collect::<Vec<_>>();
+    let burns = ["batch-burn-30m", "batch-burn-5m", "item-burn-30m", "item-burn-5m"];
+    let mut cases = vec![(vec![], vec![])];
+    cases.extend(burns.map(|window| (vec![window], vec![])));
+    for of in [vec!["batch-burn-30m", "item-burn-5m"], vec!["batch-burn-5m", "item-burn-30m"]] {
+        cases.push((of, vec![]));
+    }
+    cases.push((vec![burns[0], burns[1]], vec!["batch-burn", "page"]));
+    cases.push((vec![burns[2], burns[3]], vec!["item-burn", "page"]));
+    for paged in ["batch-latency", "batch-loss", "dead-letters", "oldest-message"] {
+        cases.push((vec![paged], vec!["page"]));
+    }
+    let tickets = ["batch-size", "busy", "cost-per-item", "duplicates", "lost-leases", "repeated-effects"];
+    for ticket in tickets.into_iter().chain(["requeue-failures", "store-errors", "throttles"]) {
+        cases.push((vec![ticket], vec!["ticket"]));
+    }
+    cases.push((vec!["dead-letters", "throttles"], vec!["page", "ticket"]));
+
+    let named = |names: &[&str]| names.iter().map(|name| format!("orders-{name}")).collect::<Vec<_>>();
+    let request = json!({
+        "metric": properties(&alarms.ids("AWS::CloudWatch::Alarm")),
+        // One that names another comes after it.
+        "composite": properties(&["BatchBurnAlarm", "ItemBurnAlarm", "PageAlarm", "TicketAlarm"]),
+        "cases": cases.iter().map(|(off, _)| named(off)).collect::<Vec<_>>(),
+    });
+    let found = python("stack.py", |command| cloud.enter(command.args(["alarms", &request.to_string()])));
+    for ((off, expected), found) in cases.iter().zip(list(&found)) {
+        assert_eq!(*found, json!(named(expected)), "{off:?}");
+    }
+    assert_eq!(list(&found).len(), cases.len());
 }
 
 /// A function's least and most pollers, without the limit that excludes them.

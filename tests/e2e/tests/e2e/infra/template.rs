@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 
 use e2e::paths::workspace_root;
 use e2e::stack::need;
@@ -66,6 +66,18 @@ pub(crate) fn output_of(command: &mut Command) -> Vec<u8> {
     output.stdout
 }
 
+/// A template of `infra` as it is written, read once.
+fn body(name: &str) -> Value {
+    static BODIES: Mutex<BTreeMap<String, Value>> = Mutex::new(BTreeMap::new());
+    let mut bodies = BODIES.lock().unwrap_or_else(PoisonError::into_inner);
+    let read = || {
+        python("read.py", |command| {
+            command.args(["template", name]);
+        })
+    };
+    bodies.entry(name.to_owned()).or_insert_with(read).clone()
+}
+
 /// What `read.py` or `stack.py` printed.
 #[track_caller]
 pub(crate) fn python(script: &str, set_up: impl FnOnce(&mut Command)) -> Value {
@@ -87,12 +99,22 @@ pub(crate) struct Template {
 impl Template {
     /// `infra/template.yaml` with its defaults.
     pub(crate) fn read() -> Self {
-        static BODY: OnceLock<Value> = OnceLock::new();
-        Self::of(BODY.get_or_init(|| {
-            python("read.py", |command| {
-                command.args(["template", "template.yaml"]);
-            })
-        }))
+        Self::of(&body("template.yaml"))
+    }
+
+    /// Another template of `infra`; what has no default must be among the parameters.
+    pub(crate) fn of_file(name: &str, parameters: &[(&str, &str)]) -> Self {
+        let template = Self::of(&body(name)).with(parameters);
+        for (parameter, declared) in map(&template.body["Parameters"]) {
+            let given = parameters.iter().any(|(name, _)| name == parameter);
+            assert!(given || !declared["Default"].is_null(), "{name} needs {parameter}");
+        }
+        template
+    }
+
+    /// A template of `infra` as it is written.
+    pub(crate) fn read_file(name: &str) -> Value {
+        body(name)
     }
 
     /// The same after the SAM transform, with these parameters.
@@ -208,6 +230,12 @@ impl Template {
             }
             Some("AWS::Logs::LogGroup") => property("LogGroupName"),
             Some("AWS::Serverless::Function" | "AWS::Lambda::Function") => property("FunctionName"),
+            // Without a name of its own an alarm gets one that begins like its logical id.
+            Some("AWS::CloudWatch::Alarm" | "AWS::CloudWatch::CompositeAlarm")
+                if self.body["Resources"][name]["Properties"]["AlarmName"].is_object() =>
+            {
+                property("AlarmName")
+            }
             Some("AWS::Lambda::Alias") => format!("{}:{}", property("FunctionName"), property("Name")),
             _ => match name {
                 "AWS::StackName" => self.stack.clone(),
