@@ -43,11 +43,22 @@ pub(crate) async fn run(args: Resolve, stop: &Stop) -> Result<Exit, Failure> {
     if let Err(untouched) = resolve::decide(shown.as_ref(), to, 0, now_ms()) {
         return leave(untouched);
     }
+    if shown.is_none() && !is_digest(key.as_str()) {
+        let message = "nothing was changed: there is no record of this key, and it does not look like one that a function makes \
+                       (namespace#, then 64 hexadecimal digits); is it mistyped?";
+        return Err(Failure::usage(message));
+    }
     if !args.yes && !ask(&question(to, shown.as_ref()), stop).await? {
         terminal::line("nothing was changed");
         return Ok(stop.heard().unwrap_or(Exit::Done));
     }
     write(&table, key, shown, to, &by).await
+}
+
+/// Whether what follows the namespace is a digest that a function makes: SHA-256, or Powertools' MD5.
+fn is_digest(key: &str) -> bool {
+    let digest = key.rsplit('#').next().unwrap_or_default();
+    matches!(digest.len(), 32 | 64) && digest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Prints what is known of the key; gives its record.
@@ -157,6 +168,21 @@ mod tests {
         assert_eq!(name(Some(" maria ")).ok().as_deref(), Some("maria"));
         for bad in ["", "  ", "a\nb", &"x".repeat(101)] {
             assert!(name(Some(bad)).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_mistyped_key_does_not_look_like_one() {
+        let digest = "a1".repeat(32);
+        assert!(is_digest(&format!("n#{digest}")) && is_digest(&format!("n#{}", &digest[..32])));
+        for mistyped in [
+            "n#",
+            "n#k",
+            &format!("n#{digest}x"),
+            &format!("n#{}", &digest[1..]),
+            &format!("n#{}", digest.to_uppercase()),
+        ] {
+            assert!(!is_digest(mistyped), "{mistyped}");
         }
     }
 

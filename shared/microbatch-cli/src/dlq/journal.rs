@@ -44,6 +44,8 @@ struct State {
     fates: BTreeMap<String, Fate>,
     /// The handle of a message's last receive, and when that was.
     handles: BTreeMap<String, (String, u64)>,
+    /// The ids under which messages were sent.
+    sent_as: BTreeSet<String>,
     finished: bool,
 }
 
@@ -109,6 +111,12 @@ impl Journal {
         self.state.fates.get(id).copied()
     }
 
+    /// Whether a message is one that this redrive has sent, and that is back already: to send it again would have no end.
+    pub(crate) fn is_back(&self, letter: &Letter) -> bool {
+        let first_id = letter.why.reason().and_then(|reason| reason.message_id.as_ref());
+        self.state.sent_as.contains(&letter.id) || first_id.is_some_and(|id| self.state.sent_as.contains(id))
+    }
+
     /// How many messages were sent, whether deleted or not.
     pub(crate) fn sent(&self) -> usize {
         self.state.fates.values().filter(|fate| !matches!(fate, Fate::Intended { .. })).count()
@@ -155,10 +163,11 @@ impl Journal {
         self.append(&json!({"intent": ids, "at_ms": now_ms}), true)
     }
 
-    /// Notes what became of it: sent, or certainly not sent. Of the others nothing is known.
-    pub(crate) fn answered(&mut self, sent: &[&str], unsent: &[&str]) -> Result<(), Failure> {
-        for id in sent {
+    /// Notes what became of it: sent, and under which id, or certainly not sent. Of the others nothing is known.
+    pub(crate) fn answered(&mut self, sent: &[(&str, String)], unsent: &[&str]) -> Result<(), Failure> {
+        for (id, sent_as) in sent {
             self.state.fates.insert((*id).to_owned(), Fate::Sent);
+            self.state.sent_as.insert(sent_as.clone());
         }
         for id in unsent {
             self.state.fates.remove(*id);
@@ -175,8 +184,12 @@ impl Journal {
         self.append(&json!({"deleted": ids}), false)
     }
 
-    /// Notes that nothing is left to go on with.
+    /// Notes that nothing is left to go on with. A file that says nothing of any message is removed.
     pub(crate) fn finish(&mut self) -> Result<(), Failure> {
+        if self.state.fates.is_empty() {
+            let _ = fs::remove_file(&self.path);
+            return Ok(());
+        }
         self.append(&json!({"finished": true}), true)
     }
 
@@ -242,8 +255,11 @@ impl State {
         for id in ids("intent") {
             self.fates.insert(id, Fate::Intended { at_ms });
         }
-        for id in ids("sent") {
-            self.fates.insert(id, Fate::Sent);
+        for pair in line["sent"].as_array().into_iter().flatten() {
+            if let (Some(id), Some(sent_as)) = (pair[0].as_str(), pair[1].as_str()) {
+                self.fates.insert(id.to_owned(), Fate::Sent);
+                self.sent_as.insert(sent_as.to_owned());
+            }
         }
         for id in ids("unsent") {
             self.fates.remove(&id);
@@ -257,7 +273,7 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use super::super::letter::tests::letter;
+    use super::super::letter::tests::{PARKED, letter};
     use super::*;
 
     const FROM: &str = "http://h/0/orders-dlq";
@@ -291,7 +307,7 @@ mod tests {
         let letters = ["a", "b", "c", "d"].map(|id| letter(id, None, 0));
         journal.received(&letters, 5).expect("written");
         journal.intend(&["a", "b", "c", "d"], 6).expect("written");
-        journal.answered(&["a", "b"], &["d"]).expect("written");
+        journal.answered(&[("a", "a-2".to_owned()), ("b", "m-0".to_owned())], &["d"]).expect("written");
         journal.deleted(&["b"]).expect("written");
         let expected = vec![Some(Fate::Sent), Some(Fate::Deleted), Some(Fate::Intended { at_ms: 6 }), None];
         assert_eq!(fates(&journal), expected);
@@ -309,9 +325,12 @@ mod tests {
         assert!(journal.is_resumed && journal.path() == path);
         assert_eq!((fates(&journal), journal.sent()), (expected, 2));
         assert_eq!(journal.undeleted(), [("a".to_owned(), "r".to_owned())]);
+        // Moved by the redrive policy it keeps its id, parked it names it.
+        assert!(journal.is_back(&letter("a-2", None, 0)) && journal.is_back(&letter("x", Some(PARKED), 0)));
+        assert!(!journal.is_back(&letter("a", None, 0)));
         assert_eq!(journal.hidden(6).len(), 2, "c and d");
         assert_eq!(journal.hidden(u64::MAX), [""; 0], "they are visible by now");
-        journal.answered(&["c"], &[]).expect("written");
+        journal.answered(&[("c", "c-2".to_owned())], &[]).expect("written");
         journal.finish().expect("written");
         drop(journal);
         let journal = Journal::in_folder(&folder.0, FROM, TO, 3).expect("a new one");

@@ -41,8 +41,10 @@ pub(super) async fn run(args: Redrive, stop: &Stop) -> Result<Exit, Failure> {
     let place = place::find(&args.queue, &args.places).await?;
     let selection = Selection::new(&args.filter, &args.ids);
     let to = destination(&args, &place, stop).await?;
+    let mut has_foreign = None;
     if args.dry_run || !args.yes {
         let looked = look(&place, stop, &selection, LOOK_MAX).await?;
+        has_foreign = Some(!looked.letters.iter().all(|letter| to.takes(letter)));
         if let Some(exit) = stop.heard() {
             return Ok(exit);
         }
@@ -64,8 +66,16 @@ pub(super) async fn run(args: Redrive, stop: &Stop) -> Result<Exit, Failure> {
     }
     let journal = journal(&args, &place, &to)?;
     // A journal that has begun is gone on with: it knows what a task would send twice.
-    let by_task = selection.is_all() && !args.one_by_one && !journal.is_resumed && !place.is_fifo();
-    if by_task {
+    let mut by_task = selection.is_all() && !args.one_by_one && !journal.is_resumed && !place.is_fifo();
+    if by_task && !to.is_named {
+        // A task asks no message where it came from.
+        let has_foreign = match has_foreign {
+            Some(has_foreign) => has_foreign,
+            None => !look(&place, stop, &selection, LOOK_MAX).await?.letters.iter().all(|letter| to.takes(letter)),
+        };
+        by_task = !has_foreign;
+    }
+    if by_task && stop.heard().is_none() {
         let moved = move_task::run(&place, &to.url, args.rate.get(), stop).await;
         if !matches!(moved, Ok(None)) {
             // There is nothing in it.
@@ -228,6 +238,8 @@ struct Counts {
     doubled: Vec<String>,
     /// They came from another queue, and no destination was named.
     foreign: usize,
+    /// They were sent by this redrive, and are here again.
+    back: usize,
     missing: usize,
     seen: usize,
 }
@@ -303,6 +315,10 @@ impl<'a> Work<'a> {
         let (sent_before, open): (Vec<&Letter>, Vec<&Letter>) = letters
             .iter()
             .partition(|letter| matches!(self.journal.fate(&letter.id), Some(Fate::Sent | Fate::Deleted)));
+        let (back, open): (Vec<&Letter>, Vec<&Letter>) =
+            open.into_iter().partition(|letter| self.journal.is_back(letter));
+        back.iter().for_each(|letter| sweep.keep(letter));
+        self.counts.back += back.len();
         let (to_send, foreign): (Vec<&Letter>, Vec<&Letter>) =
             open.into_iter().partition(|letter| self.to.takes(letter));
         foreign.iter().for_each(|letter| sweep.keep(letter));
@@ -348,14 +364,17 @@ impl<'a> Work<'a> {
                 Err(problem) => Err(SendError::Invalid(problem)),
             });
         }
-        let (mut sent, mut unsent) = (Vec::new(), Vec::new());
+        let (mut sent, mut sent_as, mut unsent) = (Vec::new(), Vec::new(), Vec::new());
         for (letter, receipt) in letters.iter().copied().zip(receipts) {
             let result = match receipt {
-                Ok(receipt) => receipt.await.map(drop),
+                Ok(receipt) => receipt.await,
                 Err(error) => Err(error),
             };
             match result {
-                Ok(()) => sent.push(letter),
+                Ok(as_new) => {
+                    sent.push(letter);
+                    sent_as.push((letter.id.as_str(), as_new.message_id));
+                }
                 Err(error) => {
                     sweep.keep(letter);
                     if error.may_be_sent() {
@@ -368,12 +387,11 @@ impl<'a> Work<'a> {
                 }
             }
         }
-        let sent_ids: Vec<&str> = sent.iter().map(|letter| letter.id.as_str()).collect();
         // What may have been sent before stays so, although this time it was not.
         unsent.retain(|id| !maybe_doubled.iter().any(|doubled| doubled == id));
-        self.journal.answered(&sent_ids, &unsent)?;
+        self.journal.answered(&sent_as, &unsent)?;
         self.counts.sent += sent.len();
-        self.counts.doubled.extend(maybe_doubled.into_iter().filter(|id| sent_ids.contains(&id.as_str())));
+        self.counts.doubled.extend(maybe_doubled.into_iter().filter(|id| sent_as.iter().any(|(sent, _)| sent == id)));
         Ok(sent)
     }
 
@@ -472,8 +490,18 @@ impl Counts {
             let count = messages(self.foreign);
             lines.push(format!("{count} came from another queue than {to} and stay: --to QUEUE sends them"));
         }
+        if self.back > 0 {
+            let count = messages(self.back);
+            lines.push(format!(
+                "{count} came back already and stay: the function refuses them still; mend it or the sender first, then \
+                 redrive again"
+            ));
+        }
         if self.missing > 0 {
             lines.push(format!("{} of the ids that were asked for did not come", self.missing));
+        }
+        if self.sent == 0 && self.seen > 0 && lines.len() == 1 {
+            lines.push("no message is as asked for; `dlq list` shows the codes".to_owned());
         }
         lines
     }

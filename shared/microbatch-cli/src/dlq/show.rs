@@ -78,13 +78,17 @@ async fn status(table: &Table, keys: &Keys, letter: &Letter) -> Result<Result<St
     {
         return Err(Failure::environment(format!("the table {} cannot be read: {error}", table.name)));
     }
-    Ok(Ok(Status::new(&identity, &found, &table.options, now_ms())))
+    Ok(Ok(Status::new(&identity, &found, &table.options, now_ms()).of(letter)))
 }
 
 fn text(letter: &Letter, status: Option<&Result<Status, String>>, with_body: bool) -> String {
     let now_ms = now_ms();
     let time = |at_ms: Option<u64>| at_ms.map_or_else(|| "?".to_owned(), |at_ms| when_and_ago(at_ms, now_ms));
-    let count = |count: Option<u64>| count.map_or_else(|| "?".to_owned(), |count| count.to_string());
+    let times = |count: Option<u64>| match count {
+        None => "? times".to_owned(),
+        Some(1) => "once".to_owned(),
+        Some(count) => format!("{count} times"),
+    };
     let mut lines = vec![format!("message     {}", terminal::tame(&letter.id, 200))];
     let mut add = |name: &str, text: String| lines.push(format!("  {name:<12}{text}"));
     add("code", format!("{} ({})", letter.why.code(), letter.why.words()));
@@ -94,15 +98,12 @@ fn text(letter: &Letter, status: Option<&Result<Status, String>>, with_body: boo
         }
         let from = reason.queue.as_deref().and_then(|arn| arn.rsplit(':').next()).unwrap_or("?");
         let first_id = reason.message_id.as_deref().unwrap_or("?");
-        let received = count(reason.receive_count);
-        add(
-            "parked",
-            format!("{} from {from}, where it was {first_id}, received {received} times", time(reason.parked_ms)),
-        );
+        let received = times(reason.receive_count);
+        add("parked", format!("{} from {from}, where it was {first_id}, received {received}", time(reason.parked_ms)));
         add("first seen", time(reason.first_seen_ms));
     }
     add("sent", time(letter.sent_ms()));
-    add("received", format!("{} times here", count(letter.receive_count())));
+    add("received", format!("{} here", times(letter.receive_count())));
     let names = letter.attribute_names();
     let names = if names.is_empty() { "no attributes".to_owned() } else { format!("attributes {}", names.join(" ")) };
     let group = if letter.group().is_some() { ", in a message group" } else { "" };

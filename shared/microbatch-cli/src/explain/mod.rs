@@ -94,7 +94,10 @@ async fn tell(table: &Table, identity: &Identity, letter: Option<&Letter>, forma
     {
         return Err(Failure::environment(format!("the table {} cannot be read: {error}", table.name)));
     }
-    let status = Status::new(identity, &found, &table.options, now_ms());
+    let mut status = Status::new(identity, &found, &table.options, now_ms());
+    if let Some(letter) = letter {
+        status = status.of(letter);
+    }
     let text = match format {
         Format::Text => status.lines(now_ms()).join("\n"),
         Format::Json => json!({"message_id": letter.map(|letter| &letter.id), "record": status.to_json()}).to_string(),

@@ -4,9 +4,10 @@ use microbatch::decode::Identity;
 use microbatch::record::{self, Owner, Record, StoredResult};
 use microbatch::resolve::{Trace, TraceParts};
 use microbatch::transition::{Answer, ClaimAnswer, ClaimRequest, OnLapsedLease, decide};
-use microbatch::{Options, StoreError};
+use microbatch::{FailureKind, Options, StoreError};
 use serde_json::{Value, json};
 
+use crate::dlq::letter::Letter;
 use crate::operate::store::Found;
 use crate::operate::times::{span, when, when_and_ago};
 use crate::terminal::tame;
@@ -26,6 +27,8 @@ pub(crate) struct Status {
     /// What a delivery meets under each policy; the configured one first.
     next: [(OnLapsedLease, ClaimAnswer); 2],
     compares: Compared,
+    /// Whether a function parked the message for what is in it.
+    is_refused: bool,
 }
 
 /// Whether the message says the same as the one that the record is of.
@@ -97,7 +100,25 @@ impl Status {
         let next = [configured, other].map(|policy| (policy, next(identity, record.as_ref(), policy, now_ms)));
         let state = if unreadable.is_some() { State::Unreadable } else { State::of(record.as_ref(), now_ms) };
         let trace = trace.as_ref().and_then(Trace::parts);
-        Self { key: identity.key.as_str().to_owned(), state, record, trace, unreadable, next, compares }
+        Self {
+            key: identity.key.as_str().to_owned(),
+            state,
+            record,
+            trace,
+            unreadable,
+            next,
+            compares,
+            is_refused: false,
+        }
+    }
+
+    /// The same of a message in a dead-letter queue, with why it is there.
+    pub(crate) fn of(mut self, letter: &Letter) -> Self {
+        let kind = letter.why.reason().map(|reason| reason.kind.as_str());
+        self.is_refused = kind.is_some_and(|kind| {
+            [FailureKind::Permanent, FailureKind::Undecodable].iter().any(|refused| refused.as_str() == kind)
+        });
+        self
     }
 
     /// All that is known, a line for each part.
@@ -150,6 +171,9 @@ impl Status {
 
     fn answer_words(&self, answer: &ClaimAnswer, now_ms: u64) -> String {
         match answer {
+            ClaimAnswer::Claimed(claimed) if self.is_refused => {
+                format!("runs as try {}, if the function accepts it by now", claimed.tries)
+            }
             ClaimAnswer::Claimed(claimed) => format!("runs, as try {}", claimed.tries),
             ClaimAnswer::Duplicate { .. } if self.compares == Compared::Same => {
                 "is a Duplicate: the same work is done; it is acknowledged and runs nothing".to_owned()
@@ -169,6 +193,9 @@ impl Status {
         let resolve = format!("microbatch resolve '{}'", self.key);
         match (self.state, self.compares) {
             (State::Unreadable, _) => "look at the item in the table: it is of another version, or no record at all".to_owned(),
+            (State::NeverClaimed | State::Expired | State::Released, _) if self.is_refused => {
+                "mend the function or its sender first, then redrive: as it was, the function parks it again".to_owned()
+            }
             (State::NeverClaimed | State::Expired | State::Released, _) => "redrive the message: it runs".to_owned(),
             (State::Live, _) => {
                 let end_ms = self.record.as_ref().and_then(|record| record.lease_end_ms);

@@ -20,12 +20,14 @@ use microbatch_local::tables::Endpoint;
 use super::place::{self, Place};
 use crate::args::{EnvelopeName, KeyFormatName, Places, Records};
 use crate::exit::Failure;
+use crate::up::running::Part;
 use crate::{target, terminal};
 
+const NAMESPACE: &str = "MICROBATCH_NAMESPACE";
 /// The variables that say where in which table a record stands, and how keys are made.
 pub(crate) const RECORD_SETTINGS: [&str; 9] = [
     TABLE_VARIABLE,
-    "MICROBATCH_NAMESPACE",
+    NAMESPACE,
     "MICROBATCH_ENVELOPE",
     "MICROBATCH_ATTRIBUTES",
     "MICROBATCH_SORT_KEY",
@@ -72,7 +74,12 @@ pub(crate) async fn open(records: &Records, places: &Places, place: Option<&Plac
     let endpoint = place::endpoint(places, "AWS_ENDPOINT_URL_DYNAMODB");
     let in_stack = place.is_none_or(|place| place.function.is_some()) && endpoint.is_none();
     let stack = stack.filter(|_| in_stack);
-    let part = function.and_then(|name| stack.as_ref()?.functions.get(name));
+    // By its name, or by the namespace that it was given.
+    let is_namespace = |part: &&Part, name: &str| part.settings.get(NAMESPACE).is_some_and(|text| text == name);
+    let part = function.and_then(|name| {
+        let functions = &stack.as_ref()?.functions;
+        functions.get(name).or_else(|| functions.values().find(|part| is_namespace(part, name)))
+    });
     // A table of the stack is not looked for on AWS, nor one of AWS in the stack.
     let stack = stack.as_ref().filter(|_| part.is_some() || place.is_some());
     let mut variables = match part {
@@ -81,7 +88,7 @@ pub(crate) async fn open(records: &Records, places: &Places, place: Option<&Plac
     };
     let options = [
         (TABLE_VARIABLE, records.table.clone()),
-        ("MICROBATCH_NAMESPACE", records.namespace.clone()),
+        (NAMESPACE, records.namespace.clone()),
         ("MICROBATCH_ENVELOPE", records.envelope.map(|name| envelope_setting(name).to_owned())),
         ("AWS_LAMBDA_FUNCTION_NAME", function.map(str::to_owned)),
     ];
