@@ -1,11 +1,16 @@
 //! The command line.
 
+mod operate;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use microbatch_local::tables::TableSpec;
 
+pub(crate) use self::operate::{
+    Dlq, DlqArgs, EnvelopeName, Explain, Filter, KeyFormatName, List, Places, Purge, Records, Redrive, Resolve, Show,
+};
 use crate::exit::EXIT_CODES;
 
 /// Lambda's own longest time-out.
@@ -72,6 +77,14 @@ pub(crate) enum Command {
     /// Send an event's messages to a function's queue in the stack that `up` runs
     #[command(long_about = SEND_ABOUT, after_help = EXIT_CODES)]
     Send(Send),
+    /// See what is in a dead-letter queue and why, send messages back, or delete them
+    Dlq(DlqArgs),
+    /// Say what the idempotency table knows of a key or a message, and what to do
+    #[command(after_help = EXIT_CODES)]
+    Explain(Box<Explain>),
+    /// Overrule the protocol for one key: its work is done, or is to be done again
+    #[command(after_help = EXIT_CODES)]
+    Resolve(Resolve),
 }
 
 #[derive(Debug, Args)]

@@ -2,12 +2,16 @@
 
 mod args;
 mod check;
+mod dlq;
 mod exit;
+mod explain;
 mod generate;
 mod input;
 mod interrupt;
 mod invoke;
+mod operate;
 mod report;
+mod resolve;
 #[cfg(test)]
 mod runbooks;
 mod send;
@@ -22,6 +26,7 @@ use clap::Parser;
 
 use crate::args::{Cli, Command};
 use crate::exit::{Exit, Failure};
+use crate::operate::stop::stoppable;
 
 /// How long the end waits for tasks: a read of standard input cannot be cancelled, and children are killed by then.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(500);
@@ -34,8 +39,9 @@ fn main() -> ExitCode {
             return report(Err(Failure::environment(format!("no threads can be started: {error}"))));
         }
     };
-    // It waits for signals itself: batches that run are to be finished.
-    let hears_signals = matches!(cli.command, Some(Command::Up(_)));
+    // They wait for signals themselves: what runs is to be finished, and what is hidden shown again.
+    let hears_signals =
+        matches!(cli.command, Some(Command::Up(_) | Command::Dlq(_) | Command::Explain(_) | Command::Resolve(_)));
     let outcome = runtime.block_on(async {
         // Dropping the command kills its children.
         tokio::select! {
@@ -54,6 +60,9 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Some(Command::Check(check)) => check::run(&check),
         Some(Command::Up(up)) => up::run(up).await,
         Some(Command::Send(send)) => send::run(send).await,
+        Some(Command::Dlq(args)) => stoppable(async |stop| dlq::run(args.command, stop).await).await,
+        Some(Command::Explain(args)) => stoppable(async |stop| explain::run(*args, &stop).await).await,
+        Some(Command::Resolve(args)) => stoppable(async |stop| resolve::run(args, &stop).await).await,
         None => invoke::run(cli.invoke).await,
     }
 }

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::args::Send;
 use crate::exit::{Exit, Failure};
+use crate::up::running::Part;
 use crate::up::{running, sqs};
 use crate::{target, terminal};
 
@@ -26,7 +27,7 @@ pub(crate) async fn run(args: Send) -> Result<Exit, Failure> {
     let workspace = target::workspace().await.ok();
     let target_dir = running::target_dir(workspace.as_ref().map(|workspace| workspace.root.as_path()));
     let stack = running::find(&running::folder(args.state.as_deref(), target_dir.as_deref())?)?;
-    let Some(queues) = stack.functions.get(&args.function) else {
+    let Some(Part { queues, .. }) = stack.functions.get(&args.function) else {
         let names: Vec<&str> = stack.functions.keys().map(String::as_str).collect();
         let message = format!("the stack runs no function {}; it runs {}", args.function, names.join(", "));
         return Err(Failure::usage(message));

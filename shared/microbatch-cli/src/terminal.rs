@@ -81,3 +81,9 @@ pub(crate) fn tame(text: &str, chars: usize) -> String {
     }
     tamed
 }
+
+/// Draws a line on standard error in the place of the one before: for progress on a terminal.
+pub(crate) fn progress(text: &str) {
+    let mut stderr = io::stderr().lock();
+    let _ = write!(stderr, "\r\x1b[2K{text}").and_then(|()| stderr.flush());
+}

@@ -42,6 +42,10 @@ pub struct LocalNeeds {
     pub tables: Vec<TableSpec>,
     /// The event to send when none is named, relative to the workspace's root.
     pub event: Option<PathBuf>,
+    /// The selector of the function's idempotency key, as its builder has it. For tools that look at messages.
+    pub key: Option<String>,
+    /// The selector of what must not differ between messages of one key; `@` is all of the payload.
+    pub fingerprint: Option<String>,
 }
 
 /// Why there is no function to run.
@@ -154,6 +158,8 @@ struct RawNeeds {
     env: BTreeMap<String, String>,
     tables: BTreeMap<String, String>,
     event: Option<PathBuf>,
+    key: Option<String>,
+    fingerprint: Option<String>,
 }
 
 impl Workspace {
@@ -235,7 +241,7 @@ impl MetadataPackage {
         let raw = RawNeeds::deserialize(section).map_err(|error| wrong(error.to_string()))?;
         let tables = raw.tables.iter().map(|(name, keys)| TableSpec::from_keys(name, keys));
         let tables = tables.collect::<Result<_, TableSpecError>>().map_err(|error| wrong(error.to_string()))?;
-        Ok(LocalNeeds { env: raw.env, tables, event: raw.event })
+        Ok(LocalNeeds { env: raw.env, tables, event: raw.event, key: raw.key, fingerprint: raw.fingerprint })
     }
 }
 
@@ -316,10 +322,10 @@ mod tests {
 
     #[test]
     fn metadata_is_read_and_checked() {
-        let metadata =
-            json!({"microbatch": {"env": {"A": "b"}, "tables": {"t": "p,s"}, "event": "e.json"}, "other": 1});
+        let metadata = json!({"microbatch": {"env": {"A": "b"}, "tables": {"t": "p,s"}, "event": "e.json", "key": "id"}, "other": 1});
         let needs = package(metadata, &[]).needs().expect("needs");
         assert_eq!((needs.env["A"].as_str(), needs.event), ("b", Some("e.json".into())));
+        assert_eq!((needs.key.as_deref(), needs.fingerprint), (Some("id"), None));
         assert_eq!(needs.tables[0].sort_key.as_deref(), Some("s"));
         for bad in [json!({"table": {}}), json!({"tables": {"t": ""}}), json!({"env": {"A": 1}})] {
             assert!(package(json!({"microbatch": bad}), &[]).needs().is_err(), "{bad}");

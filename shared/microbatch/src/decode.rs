@@ -3,7 +3,7 @@
 
 use std::{borrow::Cow, fmt};
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::{
     envelope::{Envelope, EnvelopeError},
@@ -152,6 +152,20 @@ pub fn decode<T: DeserializeOwned>(
     let of_payload = || keying.map(|keying| keying.identify(message, &payload)).transpose();
     let identity = contain(of_payload).unwrap_or(Err(KeyError::Selection)).map_err(DecodeError::Key)?.flatten();
     Ok(Decoded { item, identity })
+}
+
+/// What identifies a message's work, whatever its type is; none where it runs without idempotency. For tools that look at
+/// messages: a function's own type may refuse what this takes.
+///
+/// # Errors
+/// [`DecodeError`], as [`decode`].
+pub fn identify(
+    message: &Message<'_>,
+    envelope: Envelope,
+    keying: &Keying,
+    body_bytes_max: usize,
+) -> Result<Option<Identity>, DecodeError> {
+    decode::<IgnoredAny>(message, envelope, Some(keying), body_bytes_max).map(|decoded| decoded.identity)
 }
 
 fn body_text<'e>(message: &Message<'e>, bytes_max: usize) -> Result<Cow<'e, str>, DecodeError> {

@@ -31,6 +31,7 @@ pub mod processor;
 pub mod promises {}
 pub mod queue;
 pub mod record;
+pub mod resolve;
 pub mod response;
 pub mod store;
 pub mod telemetry;

@@ -20,5 +20,6 @@ async fn obeys(chunk_size: usize) {
     let store = Arc::new(MemoryStore::with_chunk_size(chunk_size));
     conformance::check(&store).await.expect("the rules hold");
     conformance::check_peer_records(&store, &*store).await.expect("peers' records are read");
+    conformance::check_resolutions(&store).await.expect("an operator's word counts");
     conformance::check_histories(&store, Histories::random(2_000, 40)).await.expect("histories equal the model");
 }

@@ -7,7 +7,8 @@ use microbatch::Key;
 
 use super::Item;
 
-/// The attributes of a record. The default names are Powertools', plus `owner`, `attempt`, `tries`, `data_not_kept`.
+/// The attributes of a record. The default names are Powertools', plus `owner`, `attempt`, `tries`, `data_not_kept` and
+/// `resolved`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attribute {
     /// The partition key, a string: the idempotency key, or with a [composite key](Layout::composite_key) a constant.
@@ -30,10 +31,12 @@ pub enum Attribute {
     Tries,
     /// True when there was a result and it was not kept. Outside `data`, where a peer would read it as the result.
     DataNotKept,
+    /// Who resolved the key by hand, and when, as JSON text. The next claim drops it.
+    Resolved,
 }
 
 /// Every attribute with its default name, in the order in which they are declared.
-const DEFAULTS: [(Attribute, &str); 10] = [
+const DEFAULTS: [(Attribute, &str); 11] = [
     (Attribute::Id, "id"),
     (Attribute::Status, "status"),
     (Attribute::Expiration, "expiration"),
@@ -44,6 +47,7 @@ const DEFAULTS: [(Attribute, &str); 10] = [
     (Attribute::Attempt, "attempt"),
     (Attribute::Tries, "tries"),
     (Attribute::DataNotKept, "data_not_kept"),
+    (Attribute::Resolved, "resolved"),
 ];
 
 /// Names of the attributes, and whether the key has two parts.

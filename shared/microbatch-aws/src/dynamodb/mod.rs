@@ -12,6 +12,7 @@ mod error;
 mod expression;
 mod item;
 mod layout;
+mod resolve;
 mod single;
 mod transaction;
 

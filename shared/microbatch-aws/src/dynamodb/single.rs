@@ -83,20 +83,21 @@ impl DynamoDbStore {
         let decision = decide(record.as_ref(), claim.into(), now_ms);
         let answer = claim_answer(decision.answer)?;
         let Some(new) = decision.write else { return Ok(Ok(answer)) };
-        match self.put(&claim.key, &new, record.as_ref()).await? {
+        let item = write_record(&self.layout, &claim.key, &new);
+        match self.put(item, record.as_ref()).await? {
             Ok(()) => Ok(Ok(answer)),
             Err(refused) => Ok(Err(self.refused_record(&claim.key, refused).await?)),
         }
     }
 
-    /// Writes a record in place of `old` (none: where there is none), if that is still the one there.
-    async fn put(&self, key: &Key, record: &Record, old: Option<&Record>) -> Result<Result<(), Refused>, StoreError> {
+    /// Writes a record's item in place of `old` (none: where there is none), if that is still the one there.
+    pub(super) async fn put(&self, item: Item, old: Option<&Record>) -> Result<Result<(), Refused>, StoreError> {
         let condition = Expression::unchanged(&self.layout, old);
         let put = self
             .client
             .put_item()
             .table_name(&self.table)
-            .set_item(Some(write_record(&self.layout, key, record)))
+            .set_item(Some(item))
             .condition_expression(condition.text)
             .set_expression_attribute_names(Some(condition.names))
             .set_expression_attribute_values(condition.values)

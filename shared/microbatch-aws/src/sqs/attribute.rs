@@ -66,6 +66,17 @@ impl Attribute {
         Some(Self { data_type: data_type.to_owned(), content })
     }
 
+    /// From the value in a message that was received; none where it is no string, number or binary.
+    pub(super) fn from_received(value: &MessageAttributeValue) -> Option<Self> {
+        let data_type = value.data_type().to_owned();
+        let content = if data_type.starts_with("Binary") {
+            Content::Bytes(value.binary_value()?.as_ref().to_vec())
+        } else {
+            Content::Text(value.string_value()?.to_owned())
+        };
+        Some(Self { data_type, content })
+    }
+
     /// Whether SQS takes it.
     pub(super) fn is_valid(&self) -> bool {
         match &self.content {

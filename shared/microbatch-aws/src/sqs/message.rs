@@ -2,11 +2,12 @@
 
 use std::fmt;
 
-use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
+use aws_sdk_sqs::types::{MessageSystemAttributeNameForSends, SendMessageBatchRequestEntry};
 use microbatch::queue::QUEUE_BYTES_MAX;
 
 use super::{
     attribute::Attribute,
+    park::trace_attribute,
     rules::{ATTRIBUTES_MAX, is_attribute_name, is_id, is_text},
     send_error::{InvalidMessage, SendError},
 };
@@ -33,12 +34,20 @@ pub struct OutgoingMessage {
     deduplication_id: Option<String>,
     attributes: Vec<(String, Attribute)>,
     delay_s: Option<u32>,
+    trace_header: Option<String>,
 }
 
 impl OutgoingMessage {
     /// A message with this body: not empty, and of characters that XML 1.0 can hold.
     pub fn new(body: impl Into<String>) -> Self {
-        Self { body: body.into(), group: None, deduplication_id: None, attributes: Vec::new(), delay_s: None }
+        Self {
+            body: body.into(),
+            group: None,
+            deduplication_id: None,
+            attributes: Vec::new(),
+            delay_s: None,
+            trace_header: None,
+        }
     }
 
     /// The message group. On a FIFO queue, where every message must have one, messages of a group keep their order; on a
@@ -75,6 +84,13 @@ impl OutgoingMessage {
         self
     }
 
+    /// The trace that it belongs to, as in `AWSTraceHeader`. One that SQS would refuse is left out: the message matters more.
+    #[must_use]
+    pub fn trace_header(mut self, trace_header: impl Into<String>) -> Self {
+        self.trace_header = Some(trace_header.into());
+        self
+    }
+
     /// What SQS counts of it: the body, and of each attribute name, type and value, in bytes. At most 1,048,576.
     pub fn size_bytes(&self) -> usize {
         let attributes = self.attributes.iter().map(|(name, value)| name.len() + value.size_bytes());
@@ -99,6 +115,9 @@ impl OutgoingMessage {
         for (index, (name, value)) in self.attributes.into_iter().enumerate() {
             let value = value.into_sdk().ok_or(SendError::Invalid(InvalidMessage::Attribute(index)))?;
             entry = entry.message_attributes(name, value);
+        }
+        if let Some(trace) = trace_attribute(self.trace_header.as_deref()) {
+            entry = entry.message_system_attributes(MessageSystemAttributeNameForSends::AwsTraceHeader, trace);
         }
         let entry = entry.build().map_err(|_| SendError::Invalid(InvalidMessage::Body))?;
         Ok(Checked { entry, bytes, group: self.group })

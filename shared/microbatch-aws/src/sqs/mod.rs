@@ -3,6 +3,7 @@
 //! Both make one try a request: their client has its retries off ([`crate::sdk::sqs_client`]). A message counts as sent only
 //! where the answer names that very entry as successful; an entry that the answer does not name has failed.
 
+mod again;
 mod answer;
 mod attribute;
 mod check;

@@ -39,7 +39,7 @@ pub(super) fn park_entry(position: usize, request: &ParkRequest, fifo: bool) -> 
         let value = value.into_sdk().ok_or_else(|| does_not_fit("an attribute has no data type"))?;
         entry = entry.message_attributes(name, value);
     }
-    if let Some(trace) = trace_attribute(request) {
+    if let Some(trace) = trace_attribute(request.trace_header.as_deref()) {
         entry = entry.message_system_attributes(MessageSystemAttributeNameForSends::AwsTraceHeader, trace);
     }
     let group = request.group.as_deref().filter(|group| is_id(group));
@@ -89,14 +89,14 @@ fn original_attributes(raw: Option<&RawValue>) -> Result<Vec<(String, Attribute)
 
 /// The sender's trace. It does not count towards the size. One that SQS would refuse is left behind: the message matters
 /// more than its trace.
-fn trace_attribute(request: &ParkRequest) -> Option<MessageSystemAttributeValue> {
-    let trace = request.trace_header.as_deref().filter(|trace| is_text(trace))?;
+pub(super) fn trace_attribute(trace_header: Option<&str>) -> Option<MessageSystemAttributeValue> {
+    let trace = trace_header.filter(|trace| is_text(trace))?;
     MessageSystemAttributeValue::builder().data_type("String").string_value(trace).build().ok()
 }
 
 /// The same for every try to park this message, so that SQS drops a repeated one within its five minutes; not the sender's
 /// own id, under which two messages that the queue told apart by time would be one.
-fn deduplication_id(message_id: &str) -> String {
+pub(super) fn deduplication_id(message_id: &str) -> String {
     if is_id(message_id) {
         return message_id.to_owned();
     }

@@ -92,6 +92,7 @@ fn composite_layout() -> Layout {
         ("attempt", "0"),
         ("tries", "count"),
         ("data_not_kept", "_null"),
+        ("resolved", "comment"),
     ];
     Layout::renamed(names)
         .and_then(|layout| layout.composite_key(SORT_KEY, PARTITION))
@@ -114,6 +115,7 @@ async fn check(configuration: Configuration<'_>, histories: Histories) {
     let results = [
         conformance::check(&store).await,
         conformance::check_peer_records(&store, &configuration).await,
+        conformance::check_resolutions(&store).await,
         conformance::check_histories(&store, histories).await,
     ];
     let failed: Vec<_> = results.into_iter().filter_map(Result::err).map(|violations| violations.to_string()).collect();

@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use self::ministack::Server;
-use self::running::{Claim, Queues, Whereabouts};
+use self::running::{Claim, Part as Announced, Queues, Whereabouts};
 use self::sources::Sources;
 use self::sqs::Queue;
 use self::view::View;
@@ -32,6 +32,7 @@ use crate::args::Up;
 use crate::check::local::{self, LocalFunction, LocalStack};
 use crate::exit::{Exit, Failure};
 use crate::interrupt::interrupted;
+use crate::operate::store::RECORD_SETTINGS;
 use crate::target::Target;
 use crate::{target, terminal};
 
@@ -151,7 +152,12 @@ impl Running {
                 terminal::line(&format!("  dead letters  {url}"));
             }
         }
-        let functions = self.fed.iter().map(|fed| (fed.name.clone(), fed.queues.clone())).collect();
+        let announced = |fed: &Fed| {
+            let settings = RECORD_SETTINGS.iter().filter_map(|name| fed.spec.env.get_key_value(*name));
+            let settings = settings.map(|(name, value)| (name.clone(), value.clone())).collect();
+            Announced { queues: fed.queues.clone(), settings }
+        };
+        let functions = self.fed.iter().map(|fed| (fed.name.clone(), announced(fed))).collect();
         let pid = std::process::id();
         self.claim.publish(&Whereabouts { pid, sqs: sqs_url.to_owned(), dynamodb, functions })?;
         let first = self.fed.first().map_or("FUNCTION", |fed| fed.name.as_str());

@@ -1,4 +1,4 @@
-//! How `microbatch send` finds the stack that `microbatch up` runs: a file that is there as long as it runs.
+//! How `microbatch send` and the operator's commands find the stack that `microbatch up` runs: a file that is there as long as it runs.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
@@ -22,11 +22,19 @@ pub(crate) struct Whereabouts {
     pub(crate) sqs: String,
     pub(crate) dynamodb: String,
     /// By the function's name.
-    pub(crate) functions: BTreeMap<String, Queues>,
+    pub(crate) functions: BTreeMap<String, Part>,
+}
+
+/// A function of the stack.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) queues: Queues,
+    /// Its variables that say where in which table a record stands, and how keys are made.
+    pub(crate) settings: BTreeMap<String, String>,
 }
 
 /// The URLs of a function's queues.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Queues {
     pub(crate) source: String,
     pub(crate) dead_letters: Option<String>,
@@ -119,25 +127,31 @@ impl Whereabouts {
         let functions: serde_json::Map<String, Value> = self
             .functions
             .iter()
-            .map(|(name, queues)| (name.clone(), json!({"queue": queues.source, "dead_letters": queues.dead_letters})))
+            .map(|(name, Part { queues, settings })| {
+                let part = json!({"queue": queues.source, "dead_letters": queues.dead_letters, "settings": settings});
+                (name.clone(), part)
+            })
             .collect();
         json!({"pid": self.pid, "sqs": self.sqs, "dynamodb": self.dynamodb, "functions": functions})
     }
 
     fn from_json(value: &Value) -> Option<Self> {
         let text = |name: &str| value[name].as_str().map(str::to_owned);
-        let queues = |value: &Value| {
-            Some(Queues {
+        let part = |value: &Value| {
+            let queues = Queues {
                 source: value["queue"].as_str()?.to_owned(),
                 dead_letters: value["dead_letters"].as_str().map(str::to_owned),
-            })
+            };
+            let settings = value["settings"].as_object().into_iter().flatten();
+            let settings = settings.map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())));
+            Some(Part { queues, settings: settings.collect::<Option<_>>()? })
         };
         let functions = value["functions"].as_object()?.iter();
         Some(Self {
             pid: u32::try_from(value["pid"].as_u64()?).ok()?,
             sqs: text("sqs")?,
             dynamodb: text("dynamodb")?,
-            functions: functions.map(|(name, value)| Some((name.clone(), queues(value)?))).collect::<Option<_>>()?,
+            functions: functions.map(|(name, value)| Some((name.clone(), part(value)?))).collect::<Option<_>>()?,
         })
     }
 }
@@ -149,15 +163,15 @@ mod tests {
     #[test]
     fn a_stack_is_found_while_it_runs_and_only_then() {
         let folder = std::env::temp_dir().join(format!("microbatch-running-{}", std::process::id()));
-        let queues = |dead_letters: Option<&str>| Queues {
-            source: "http://s".to_owned(),
-            dead_letters: dead_letters.map(str::to_owned),
+        let part = |dead_letters: Option<&str>| Part {
+            queues: Queues { source: "http://s".to_owned(), dead_letters: dead_letters.map(str::to_owned) },
+            settings: BTreeMap::from([("MICROBATCH_TABLE".to_owned(), "t".to_owned())]),
         };
         let stack = Whereabouts {
             pid: 7,
             sqs: "http://a".to_owned(),
             dynamodb: "http://b".to_owned(),
-            functions: BTreeMap::from([("f".to_owned(), queues(None)), ("g".to_owned(), queues(Some("http://d")))]),
+            functions: BTreeMap::from([("f".to_owned(), part(None)), ("g".to_owned(), part(Some("http://d")))]),
         };
         assert!(find(&folder).expect_err("nothing there").message.starts_with("no stack runs"));
         let claim = Claim::take(&folder).expect("it is free");

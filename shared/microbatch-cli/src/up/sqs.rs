@@ -89,10 +89,16 @@ async fn make_one(client: &Client, queue: &LocalQueue) -> Result<Queue, String> 
         Err(error) => return Err(reason(&error)),
     };
     let url = url.ok_or("the answer has no URL")?;
-    let request = client.get_queue_attributes().queue_url(&url).attribute_names(Attribute::QueueArn);
+    let arn = arn(client, &url).await?;
+    Ok(Queue { url, arn })
+}
+
+/// The ARN of the queue at a URL.
+pub(crate) async fn arn(client: &Client, url: &str) -> Result<String, String> {
+    let request = client.get_queue_attributes().queue_url(url).attribute_names(Attribute::QueueArn);
     let answer = request.send().await.map_err(|error| reason(&error))?;
     let arn = answer.attributes().and_then(|attributes| attributes.get(&Attribute::QueueArn)).cloned();
-    Ok(Queue { url, arn: arn.ok_or("the answer has no ARN")? })
+    arn.ok_or_else(|| "the answer has no ARN".to_owned())
 }
 
 fn redrive_policy(dead_letters_arn: &str, max_receive_count: u64) -> String {
@@ -104,7 +110,7 @@ fn failed(queue: &LocalQueue, why: &str) -> Failure {
 }
 
 /// The service's code and message, or why no answer came.
-fn reason<E>(error: &SdkError<E>) -> String
+pub(crate) fn reason<E>(error: &SdkError<E>) -> String
 where
     E: ProvideErrorMetadata + Error + 'static,
 {

@@ -30,11 +30,12 @@ mod peers;
 mod races;
 mod reads;
 mod releases;
+mod resolutions;
 mod results;
 
 use std::{fmt, sync::Arc};
 
-use microbatch::{Commit, NoWrites};
+use microbatch::{Commit, NoWrites, resolve::Resolve};
 
 use self::case::{Case, Checked};
 pub use self::{
@@ -174,6 +175,21 @@ pub async fn check_peer_records<S: Commit<NoWrites>, R: RawRecords>(store: &Arc<
     run_cases!(suite, peers(raw): a_completed_record_is_replayed, a_native_result_is_not_replayed);
     run_cases!(suite, peers(raw): validation_is_compared, what_nobody_owns_is_not_completed_or_released);
     run_cases!(suite, peers(raw): a_record_is_read_as_it_stands, an_unknown_status_is_an_error);
+    suite.finish()
+}
+
+/// Checks that an operator's resolutions count: on the record that was shown, and only where they may.
+///
+/// # Errors
+/// Every case that the store failed.
+pub async fn check_resolutions<S: Commit<NoWrites> + Resolve>(store: &Arc<S>) -> Result<(), Violations> {
+    let mut suite = Suite::new(store);
+    run_cases!(suite, resolutions: a_live_lease_is_not_resolved, an_absent_key_is_resolved_as_completed);
+    run_cases!(suite, resolutions: a_key_that_was_resolved_as_completed_is_a_duplicate);
+    run_cases!(suite, resolutions: a_key_that_was_resolved_to_be_retried_is_free);
+    run_cases!(suite, resolutions: a_completed_key_is_resolved_only_by_undoing_it);
+    run_cases!(suite, resolutions: a_record_that_changed_is_not_resolved, a_resolution_sent_again_does_no_harm);
+    run_cases!(suite, resolutions: a_trace_stays_until_the_next_claim_and_disturbs_nothing);
     suite.finish()
 }
 

@@ -11,6 +11,7 @@ use crate::{
     key::Key,
     processor::NoWrites,
     record::{Owner, Record},
+    resolve::{self, Resolve, ResolveAnswer, ResolveRequest, Trace},
     transition::{
         Answer, ClaimAnswer, ClaimRequest, CompleteAnswer, CompleteRequest, ReleaseAnswer, ReleaseRequest, Request,
         decide,
@@ -20,8 +21,15 @@ use crate::{
 /// The memory store: [`decide`] under a lock. Clones share their records.
 #[derive(Debug, Clone)]
 pub struct MemoryStore {
-    records: Arc<Mutex<HashMap<Key, Record>>>,
+    records: Arc<Mutex<HashMap<Key, Kept>>>,
     chunk_size: NonZeroUsize,
+}
+
+/// A record, and the trace that an operator left beside it.
+#[derive(Debug, Clone)]
+struct Kept {
+    record: Record,
+    resolved: Option<Trace>,
 }
 
 impl Default for MemoryStore {
@@ -43,29 +51,33 @@ impl MemoryStore {
 
     /// The record of a key.
     pub fn get(&self, key: &Key) -> Option<Record> {
-        self.lock().get(key).cloned()
+        self.lock().get(key).map(|kept| kept.record.clone())
     }
 
     /// Puts a record in the place of what the key has, past the protocol: for tests of records that others wrote.
     pub fn insert(&self, key: Key, record: Record) {
-        self.lock().insert(key, record);
+        self.lock().insert(key, Kept { record, resolved: None });
     }
 
     /// All records.
     pub fn records(&self) -> Vec<(Key, Record)> {
-        self.lock().iter().map(|(key, record)| (key.clone(), record.clone())).collect()
+        self.lock().iter().map(|(key, kept)| (key.clone(), kept.record.clone())).collect()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Record>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Kept>> {
         // A record is replaced as a whole: a panic elsewhere leaves no half-written one behind.
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn apply(&self, key: &Key, request: Request<'_>, now_ms: u64) -> Answer {
         let mut records = self.lock();
-        let decision = decide(records.get(key), request, now_ms);
+        let old = records.get(key);
+        let decision = decide(old.map(|kept| &kept.record), request, now_ms);
         if let Some(record) = decision.write {
-            records.insert(key.clone(), record);
+            // A claim begins anew; a completion and a release change a part.
+            let is_claim = matches!(request, Request::Claim(_));
+            let resolved = old.and_then(|kept| kept.resolved.clone()).filter(|_| !is_claim);
+            records.insert(key.clone(), Kept { record, resolved });
         }
         decision.answer
     }
@@ -112,5 +124,25 @@ impl Commit<NoWrites> for MemoryStore {
             other => unreachable!("a completion was answered by {other:?}"),
         };
         requests.iter().map(answer).collect()
+    }
+}
+
+impl Resolve for MemoryStore {
+    async fn read_resolved(&self, key: &Key) -> Result<Option<(Record, Option<Trace>)>, StoreError> {
+        Ok(self.lock().get(key).map(|kept| (kept.record.clone(), kept.resolved.clone())))
+    }
+
+    async fn resolve(&self, now_ms: u64, request: &ResolveRequest) -> Result<ResolveAnswer, StoreError> {
+        let ResolveRequest { key, shown, to, retention_end_s, trace } = request;
+        let record = match resolve::decide(shown.as_ref(), *to, *retention_end_s, now_ms) {
+            Ok(record) => record,
+            Err(untouched) => return Ok(ResolveAnswer::Untouched(untouched)),
+        };
+        let mut records = self.lock();
+        if records.get(key).map(|kept| &kept.record) != shown.as_ref() {
+            return Ok(ResolveAnswer::Changed);
+        }
+        records.insert(key.clone(), Kept { record: record.clone(), resolved: Some(trace.clone()) });
+        Ok(ResolveAnswer::Written(record))
     }
 }

@@ -8,6 +8,7 @@ mod command;
 mod concurrent;
 mod conformance;
 mod crash;
+mod dlq;
 mod infra;
 mod init;
 mod interop;

@@ -18,20 +18,20 @@ use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::timeout;
 
 /// For what takes a second or so: a start, an installation, a build on a machine that is busy.
-const PATIENCE: Duration = Duration::from_mins(3);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(3);
 
 /// A folder of its own, removed in the end.
-struct Scratch(PathBuf);
+pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let folder = target_dir().join("e2e").join(format!("{name}.{}", std::process::id()));
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).expect("a folder");
         Self(folder)
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 
@@ -49,7 +49,7 @@ impl Drop for Scratch {
 }
 
 /// The command, without what cargo has told this test of its package.
-fn microbatch(folder: &Path) -> Command {
+pub(crate) fn microbatch(folder: &Path) -> Command {
     let mut command = Command::new(need(microbatch_command()));
     for (name, _) in env::vars_os() {
         let text = name.to_string_lossy();
@@ -62,7 +62,7 @@ fn microbatch(folder: &Path) -> Command {
 }
 
 /// A running stack.
-struct Up {
+pub(crate) struct Up {
     child: Child,
     lines: Lines<BufReader<ChildStderr>>,
     said: Vec<String>,
@@ -71,7 +71,7 @@ struct Up {
 
 impl Up {
     /// Starts one and waits until it takes messages.
-    async fn start(mut command: Command, arguments: &[&str], state: PathBuf) -> Self {
+    pub(crate) async fn start(mut command: Command, arguments: &[&str], state: PathBuf) -> Self {
         command.arg("up").args(arguments).arg("--state").arg(&state).stdout(Stdio::piped()).stderr(Stdio::piped());
         // A group of its own, as a terminal gives each command.
         command.process_group(0);
@@ -83,7 +83,7 @@ impl Up {
     }
 
     /// Reads on until a line has this in it, and gives the line.
-    async fn until(&mut self, part: &str) -> String {
+    pub(crate) async fn until(&mut self, part: &str) -> String {
         let reading = async {
             while let Ok(Some(line)) = self.lines.next_line().await {
                 self.said.push(line);
@@ -104,7 +104,7 @@ impl Up {
     }
 
     /// Interrupts it alone and waits for its end.
-    async fn interrupt(&mut self) -> ExitStatus {
+    pub(crate) async fn interrupt(&mut self) -> ExitStatus {
         let id = self.id();
         self.signal(&id.to_string()).await
     }
@@ -126,13 +126,13 @@ impl Up {
     }
 }
 
-async fn send(folder: &Path, function: &str, file: &Path, state: &Path) -> Output {
+pub(crate) async fn send(folder: &Path, function: &str, file: &Path, state: &Path) -> Output {
     let mut command = microbatch(folder);
     command.arg("send").arg(function).arg(file).arg("--state").arg(state);
     command.output().await.expect("the command can be started")
 }
 
-async fn send_text(folder: &Path, function: &str, text: &str, state: &Path) -> Output {
+pub(crate) async fn send_text(folder: &Path, function: &str, text: &str, state: &Path) -> Output {
     let mut command = microbatch(folder);
     command.args(["send", function, "-", "--state"]).arg(state);
     let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the command can be started");
