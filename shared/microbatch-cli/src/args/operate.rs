@@ -256,6 +256,7 @@ pub(crate) struct Explain {
 #[derive(Debug, Args)]
 #[command(long_about = RESOLVE_ABOUT)]
 #[command(group(clap::ArgGroup::new("to").required(true).args(["completed", "retry"])))]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(crate) struct Resolve {
     /// The key, as the table holds it: namespace#digest; `explain` and `dlq show` print it
     pub(crate) key: String,

@@ -58,7 +58,7 @@ impl Journal {
         let files = fs::read_dir(folder).map_err(unusable)?.flatten().map(|entry| entry.path());
         let is_ours = |path: &PathBuf| {
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            name.starts_with(&start) && name.ends_with(".jsonl")
+            name.starts_with(&start) && path.extension().is_some_and(|extension| extension == "jsonl")
         };
         let unfinished = |path: &PathBuf| {
             let text = fs::read_to_string(path).unwrap_or_default();

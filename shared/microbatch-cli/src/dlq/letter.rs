@@ -218,13 +218,13 @@ pub(crate) mod tests {
 
     #[test]
     fn a_functions_reason_is_read() {
-        let letter = letter("m-1", Some(PARKED), 5);
-        let reason = letter.why.reason().expect("it is a function's");
-        assert_eq!((letter.why.code(), letter.why.words()), ("invalid_order", "permanent"));
+        let parked = letter("m-1", Some(PARKED), 5);
+        let reason = parked.why.reason().expect("it is a function's");
+        assert_eq!((parked.why.code(), parked.why.words()), ("invalid_order", "permanent"));
         assert_eq!((reason.receive_count, reason.parked_ms), (Some(2), Some(2)));
-        assert_eq!(letter.as_first_received().message_id(), Some("m-0"));
+        assert_eq!(parked.as_first_received().message_id(), Some("m-0"));
         let without_code = r#"{"kind":"transient","code":null,"new_field":[1]}"#;
-        assert_eq!(super::tests::letter("m", Some(without_code), 0).why.code(), NO_CODE);
+        assert_eq!(letter("m", Some(without_code), 0).why.code(), NO_CODE);
     }
 
     /// P13: whoever can send to the queue can write a reason. What is none is not shown.

@@ -89,7 +89,7 @@ pub(super) fn groups(letters: &[Letter]) -> Vec<Group> {
         group.newest_ms = group.newest_ms.into_iter().chain(sent_ms).max();
     }
     let mut groups: Vec<Group> = groups.into_values().collect();
-    groups.sort_by(|one, other| other.count.cmp(&one.count));
+    groups.sort_by_key(|group| std::cmp::Reverse(group.count));
     groups
 }
 

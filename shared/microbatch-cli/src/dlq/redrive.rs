@@ -272,7 +272,9 @@ impl<'a> Work<'a> {
             }
             // To its end, also when a signal comes: what was sent is to be deleted.
             if let Err(failure) = self.batch(&letters, &mut sweep, &producer).await {
-                letters.iter().for_each(|letter| sweep.keep(letter));
+                for letter in &letters {
+                    sweep.keep(letter);
+                }
                 break Err(failure);
             }
             self.tell(false);
@@ -317,11 +319,15 @@ impl<'a> Work<'a> {
             .partition(|letter| matches!(self.journal.fate(&letter.id), Some(Fate::Sent | Fate::Deleted)));
         let (back, open): (Vec<&Letter>, Vec<&Letter>) =
             open.into_iter().partition(|letter| self.journal.is_back(letter));
-        back.iter().for_each(|letter| sweep.keep(letter));
+        for letter in &back {
+            sweep.keep(letter);
+        }
         self.counts.back += back.len();
         let (to_send, foreign): (Vec<&Letter>, Vec<&Letter>) =
             open.into_iter().partition(|letter| self.to.takes(letter));
-        foreign.iter().for_each(|letter| sweep.keep(letter));
+        for letter in &foreign {
+            sweep.keep(letter);
+        }
         self.counts.foreign += foreign.len();
 
         let sent = self.send(&to_send, sweep, producer).await?;
@@ -402,7 +408,9 @@ impl<'a> Work<'a> {
         let ids: Vec<&str> = gone.iter().map(|(letter, _)| letter.id.as_str()).collect();
         self.counts.deleted += ids.len();
         self.counts.undeleted += left.len();
-        left.iter().for_each(|(letter, _)| sweep.keep(letter));
+        for (letter, _) in &left {
+            sweep.keep(letter);
+        }
         self.journal.deleted(&ids)
     }
 

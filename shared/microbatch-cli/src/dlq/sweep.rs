@@ -201,7 +201,9 @@ pub(crate) async fn look(
     let outcome = loop {
         match sweep.next().await {
             Ok(Some(meant)) => {
-                meant.iter().for_each(|letter| sweep.keep(letter));
+                for letter in &meant {
+                    sweep.keep(letter);
+                }
                 letters.extend(meant);
             }
             Ok(None) => break Ok(()),

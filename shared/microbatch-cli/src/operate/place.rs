@@ -83,9 +83,9 @@ pub(crate) async fn find(queue: &str, places: &Places) -> Result<Place, Failure>
 
 /// The endpoint that is asked for, by option or variable.
 pub(crate) fn endpoint(places: &Places, variable: &str) -> Option<String> {
-    let variables = [variable, "AWS_ENDPOINT_URL"].into_iter();
+    let mut variables = [variable, "AWS_ENDPOINT_URL"].into_iter();
     let set = |name| std::env::var(name).ok().filter(|url| !url.trim().is_empty());
-    places.endpoint_url.clone().or_else(|| variables.filter_map(set).next())
+    places.endpoint_url.clone().or_else(|| variables.find_map(set))
 }
 
 /// The stack that runs here, if one does; one that a folder was named for must.
@@ -260,7 +260,10 @@ mod tests {
     fn a_queue_of_the_stack_is_found_by_function_name_and_url() {
         for queue in ["orders", "q-dlq", "http://127.0.0.1:1/0/q-dlq"] {
             let place = in_stack(queue, &stack()).expect("it may be used").expect("it is there");
-            assert_eq!((place.name(), place.function.map(|(name, _)| name)), ("q-dlq", Some("orders".to_owned())));
+            assert_eq!(
+                (place.name(), place.function.as_ref().map(|(name, _)| name.clone())),
+                ("q-dlq", Some("orders".to_owned()))
+            );
         }
         assert!(in_stack("elsewhere", &stack()).expect("not in the stack").is_none());
     }

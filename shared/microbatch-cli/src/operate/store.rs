@@ -105,16 +105,13 @@ pub(crate) async fn open(records: &Records, places: &Places, place: Option<&Plac
 }
 
 async fn connect(settings: &Settings, endpoint: Option<String>) -> Result<(DynamoDbStore, String), Failure> {
-    let (client, at) = match endpoint {
-        Some(url) => {
-            let endpoint = Endpoint::parse(&url).map_err(Failure::usage)?;
-            (endpoint.client().await, url)
-        }
-        None => {
-            let config = place::checked(sdk_config().await).await?;
-            let region = config.region().map_or_else(String::new, |region| format!("AWS, {}", region.as_ref()));
-            (store_client(&config, CALL_TIMEOUT_MS), region)
-        }
+    let (client, at) = if let Some(url) = endpoint {
+        let endpoint = Endpoint::parse(&url).map_err(Failure::usage)?;
+        (endpoint.client().await, url)
+    } else {
+        let config = place::checked(sdk_config().await).await?;
+        let region = config.region().map_or_else(String::new, |region| format!("AWS, {}", region.as_ref()));
+        (store_client(&config, CALL_TIMEOUT_MS), region)
     };
     Ok((DynamoDbStore::new(client, &settings.table).layout(settings.layout.clone()), at))
 }

@@ -29,8 +29,8 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 
 /// A point in time, in UTC to the second.
 pub(crate) fn when(at_ms: u64) -> String {
-    let at_s = i64::try_from(at_ms / 1_000).unwrap_or(i64::MAX);
-    let text = DateTime::from_secs(at_s).fmt(Format::DateTime);
+    let seconds = i64::try_from(at_ms / 1_000).unwrap_or(i64::MAX);
+    let text = DateTime::from_secs(seconds).fmt(Format::DateTime);
     text.map_or_else(|_| format!("{at_ms} ms"), |text| text.replace('T', " "))
 }
 

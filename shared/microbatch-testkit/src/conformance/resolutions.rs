@@ -17,13 +17,13 @@ pub(super) trait Resolvable: Commit<NoWrites> + Resolve {}
 
 impl<S: Commit<NoWrites> + Resolve> Resolvable for S {}
 
-impl<S: Resolvable> Case<S> {
-    fn resolution(&self, now_ms: u64, claim: &ClaimRequest, shown: Option<Record>, to: Resolution) -> ResolveRequest {
-        let trace = Trace::new(to, now_ms, "conformance", shown.as_ref());
-        let (key, retention_end_s) = (claim.key.clone(), now_ms / 1_000 + RETENTION_S);
-        ResolveRequest { key, shown, to, retention_end_s, trace }
-    }
+fn resolution(now_ms: u64, claim: &ClaimRequest, shown: Option<Record>, to: Resolution) -> ResolveRequest {
+    let trace = Trace::new(to, now_ms, "conformance", shown.as_ref());
+    let (key, retention_end_s) = (claim.key.clone(), now_ms / 1_000 + RETENTION_S);
+    ResolveRequest { key, shown, to, retention_end_s, trace }
+}
 
+impl<S: Resolvable> Case<S> {
     async fn resolve(&self, now_ms: u64, request: &ResolveRequest) -> Checked<ResolveAnswer> {
         self.store.resolve(now_ms, request).await.map_err(|error| format!("expected an answer, found: {error}"))
     }
@@ -31,7 +31,7 @@ impl<S: Resolvable> Case<S> {
     /// Shows the record, then resolves it.
     async fn resolve_shown(&self, now_ms: u64, claim: &ClaimRequest, to: Resolution) -> Checked<ResolveAnswer> {
         let shown = self.read(&claim.key).await?;
-        let request = self.resolution(now_ms, claim, shown, to);
+        let request = resolution(now_ms, claim, shown, to);
         self.resolve(now_ms, &request).await
     }
 
@@ -116,12 +116,12 @@ pub(super) async fn a_record_that_changed_is_not_resolved<S: Resolvable>(case: C
     let taker = case.request_at(later_ms, &old.key);
     case.win(later_ms, &taker).await?;
     for to in [Resolution::Completed, RETRY] {
-        let request = case.resolution(later_ms, &old, shown.clone(), to);
+        let request = resolution(later_ms, &old, shown.clone(), to);
         expect("the answer", case.resolve(later_ms, &request).await?, ResolveAnswer::Changed)?;
     }
     case.expect_held(later_ms, &taker).await?;
     // Nor one that was not there.
-    let request = case.resolution(later_ms, &old, None, Resolution::Completed);
+    let request = resolution(later_ms, &old, None, Resolution::Completed);
     expect("the answer", case.resolve(later_ms, &request).await?, ResolveAnswer::Changed)
 }
 
@@ -161,7 +161,7 @@ pub(super) async fn a_trace_stays_until_the_next_claim_and_disturbs_nothing<S: R
 pub(super) async fn a_resolution_sent_again_does_no_harm<S: Resolvable>(case: Case<S>) -> Checked {
     let old = case.held().await?;
     let later_ms = old.lease_end_ms + 1;
-    let request = case.resolution(later_ms, &old, case.read(&old.key).await?, RETRY);
+    let request = resolution(later_ms, &old, case.read(&old.key).await?, RETRY);
     let written = case.resolve(later_ms, &request).await?;
     let claim = case.request_at(later_ms, &old.key);
     case.win(later_ms, &claim).await?;

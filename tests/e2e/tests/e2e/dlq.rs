@@ -96,7 +96,7 @@ impl Scene {
         };
         let processor = Scripted::by("id").otherwise(Act::Permanent);
         let builder = Pipeline::builder(processor).key("id").options(|options| {
-            options.namespace = NAMESPACE.to_owned();
+            NAMESPACE.clone_into(&mut options.namespace);
             options.timeout_ms = 120_000;
         });
         let pipeline = need(builder.build(host));

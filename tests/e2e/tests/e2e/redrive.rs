@@ -215,7 +215,7 @@ async fn orders_that_an_outage_made_dead_letters_are_processed_once_after_a_redr
     let found = deliveries(&ended.lines);
     assert_eq!(
         moved.iter().filter_map(|(letter, _)| letter.message_id()).collect::<BTreeSet<_>>(),
-        BTreeSet::from_iter(ids.iter().map(String::as_str))
+        ids.iter().map(String::as_str).collect::<BTreeSet<_>>()
     );
     for (letter, new_id) in &moved {
         let before = &found[letter.message_id().expect("an id")];

@@ -222,10 +222,10 @@ fn each_alarm_is_within_what_cloudwatch_allows() {
         let periods: BTreeSet<_> = stats.iter().map(|stat| number(&stat["Period"])).collect();
         let periods = if periods.is_empty() { BTreeSet::from([number(&properties["Period"])]) } else { periods };
         assert_eq!(periods.len(), 1, "{id}: a band and a share need one period");
-        let period_s = *periods.first().expect("a period");
-        assert_eq!(period_s % 60, 0, "{id}");
-        let longest_s = if period_s < 3_600 { 86_400 } else { 604_800 };
-        assert!(period_s * number(&properties["EvaluationPeriods"]) <= longest_s, "{id}");
+        let seconds = *periods.first().expect("a period");
+        assert_eq!(seconds % 60, 0, "{id}");
+        let longest_s = if seconds < 3_600 { 86_400 } else { 604_800 };
+        assert!(seconds * number(&properties["EvaluationPeriods"]) <= longest_s, "{id}");
         assert!(
             properties["DatapointsToAlarm"].is_null()
                 || properties["DatapointsToAlarm"].as_u64() <= properties["EvaluationPeriods"].as_u64()
