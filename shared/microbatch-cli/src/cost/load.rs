@@ -292,5 +292,6 @@ fn choose(given: Option<f64>, measured: Option<f64>, assumed: f64) -> (f64, Orig
 
 /// What a workload was measured on.
 pub(super) fn measured_on(group: &Group) -> String {
-    format!("{} batches, {} items", grouped(group.batches()), whole(group.items()))
+    let of = |number: u64, what: &str| format!("{} {what}{}", grouped(number), if number == 1 { "" } else { "es" });
+    format!("{}, {} items", of(group.batches(), "batch"), whole(group.items()))
 }

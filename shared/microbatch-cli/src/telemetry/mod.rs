@@ -106,8 +106,9 @@ impl Group {
         DISTRIBUTED.iter().position(|name| *name == metric).map(|position| &self.distributions[position])
     }
 
+    /// Batches, those included that were refused as a whole and have no size.
     pub(crate) fn batches(&self) -> u64 {
-        self.tally("BatchSize").count
+        self.tally("BatchSize").count.max(self.tally("BatchFailures").count)
     }
 
     /// Items, of whatever outcome.
