@@ -163,13 +163,13 @@ async fn runs_and_is_counted(is_transactional: bool) {
     let options: &[&str] = if is_transactional { &["--transactional"] } else { &[] };
     let modelled = modelled(&log, &format!("wire-{is_transactional}.log"), options);
     let of = |unit: &str| modelled.iter().filter(|part| part.0 == unit).map(|part| part.1).sum::<f64>();
-    #[expect(clippy::cast_precision_loss, reason = "small")]
-    let found = [units.written.load(Ordering::Relaxed) as f64, units.read.load(Ordering::Relaxed) as f64];
     // 119 claims, 10 takeovers, 10 releases, 100 completions; in transactions twice those, and twice the orders.
-    let completions = if is_transactional { 400.0 } else { 100.0 };
-    assert_eq!(found[0], 139.0 + completions, "written on the wire");
-    assert!((of("write units") - found[0]).abs() < 1e-6, "modelled {}, on the wire {}", of("write units"), found[0]);
-    assert!((of("read units") - found[1]).abs() < 1e-6, "modelled {}, on the wire {}", of("read units"), found[1]);
+    let completions = if is_transactional { 400 } else { 100 };
+    let (written, read) = (units.written.load(Ordering::Relaxed), units.read.load(Ordering::Relaxed));
+    assert_eq!(written, 139 + completions, "written on the wire");
+    let is = |modelled: f64, found: usize| (modelled - f64::from(u32::try_from(found).expect("few"))).abs() < 1e-6;
+    assert!(is(of("write units"), written), "modelled {}, on the wire {written}", of("write units"));
+    assert!(is(of("read units"), read), "modelled {}, on the wire {read}", of("read units"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -121,3 +121,66 @@ fn slow(group: &Group) -> Vec<String> {
     }
     advice
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Batches of 10 items, all well.
+    const GOOD: &[(&str, &[(f64, u64)])] = &[
+        ("BatchSize", &[(10.0, 100)]),
+        ("BatchLatency", &[(50.0, 100)]),
+        ("Items", &[(10.0, 100)]),
+        ("BatchFailures", &[(0.0, 100)]),
+        ("ColdStart", &[(0.0, 98), (1.0, 2)]),
+        ("ClaimLatency", &[(8.0, 100)]),
+        ("ItemAge", &[(900.0, 1_000)]),
+    ];
+
+    /// A metric, its values, and how the advice begins.
+    type Case = (&'static str, &'static [(f64, u64)], &'static str);
+
+    /// The advice where one metric is different.
+    fn advised(metric: &'static str, values: &'static [(f64, u64)]) -> Vec<String> {
+        let mut metrics: Vec<_> = GOOD.iter().copied().filter(|(name, _)| *name != metric).collect();
+        metrics.push((metric, values));
+        advice(&Group::of(&metrics), Some(Duration::from_secs(1)))
+    }
+
+    #[test]
+    fn what_is_well_asks_for_nothing() {
+        assert!(advice(&Group::of(GOOD), Some(Duration::from_secs(1))).is_empty());
+        assert!(advice(&Group::default(), None).is_empty());
+    }
+
+    #[test]
+    fn each_trouble_has_its_advice() {
+        let cases: [Case; 10] = [
+            (
+                "BatchSize",
+                &[(1.0, 60), (20.0, 40)],
+                "60.0 % of the batches held one record or none: with a MaximumBatching",
+            ),
+            ("BatchLatency", &[(50.0, 98), (900.0, 2)], "batch latency p99 is 900 ms, 90.0 % of the time-out"),
+            ("Duplicates", &[(60.0, 1)], "6.0 % of the items were duplicates"),
+            ("ItemsFailed", &[(60.0, 1)], "6.0 % of the items failed"),
+            ("ItemsAbandoned", &[(20.0, 1)], "2.0 % of the items were not started"),
+            ("BatchFailures", &[(0.0, 98), (1.0, 2)], "2.0 % of the batches failed as a whole"),
+            ("ColdStart", &[(0.0, 80), (1.0, 20)], "20.0 % of the batches started a process"),
+            ("ClaimLatency", &[(8.0, 90), (150.0, 10)], "claim latency p99 is 150 ms: look"),
+            ("ItemAge", &[(120_000.0, 1_000)], "half of the messages had waited 2 min or longer"),
+            ("LostLeases", &[(1.0, 1)], "effects may have happened twice"),
+        ];
+        for (metric, values, words) in cases {
+            let found = advised(metric, values);
+            assert!(found.len() == 1 && found[0].starts_with(words), "{metric}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn few_batches_and_an_unknown_time_out_are_not_judged() {
+        let few = Group::of(&[("BatchSize", &[(1.0, 19)]), ("BatchLatency", &[(1e6, 19)]), ("Items", &[(1.0, 19)])]);
+        assert!(advice(&few, None).is_empty());
+        assert_eq!(advice(&few, Some(Duration::from_mins(15))).len(), 1);
+    }
+}

@@ -71,6 +71,16 @@ pub(crate) struct Group {
 }
 
 impl Group {
+    /// A group of one record, for tests.
+    #[cfg(test)]
+    pub(crate) fn of(metrics: &[(&'static str, &[(f64, u64)])]) -> Self {
+        let metrics = metrics.iter().map(|(name, values)| (*name, values.to_vec())).collect();
+        let record = Record { kind: Kind::Metrics, at_ms: None, function: None, queue: None, metrics, bytes: 0 };
+        let mut group = Self::default();
+        group.add(&record);
+        group
+    }
+
     fn add(&mut self, record: &Record) {
         self.period_ms = spanned(self.period_ms, record.at_ms);
         self.bytes = self.bytes.saturating_add(record.bytes);
