@@ -63,8 +63,8 @@ const EVENTS: [&str; 2] = ["events", "logEvents"];
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Found {
     Record(Record),
-    /// Not ours.
-    Other,
+    /// Not ours, with its bytes; 0 for what is no line of a log, but of an event printed over several lines.
+    Other(u64),
     /// Ours by its looks, and not to be made sense of.
     Unreadable,
 }
@@ -98,7 +98,8 @@ pub(crate) struct Record {
 pub(crate) fn read(line: &[u8]) -> Vec<Found> {
     let Ok(text) = std::str::from_utf8(line) else {
         // The lines that we look for are ASCII as far as their names go.
-        return vec![if is_marked(&String::from_utf8_lossy(line)) { Found::Unreadable } else { Found::Other }];
+        let is_marked = is_marked(&String::from_utf8_lossy(line));
+        return vec![if is_marked { Found::Unreadable } else { Found::Other(line.len() as u64) }];
     };
     let mut found = Vec::new();
     read_text(text, 0, &mut found);
@@ -114,14 +115,14 @@ fn read_text(text: &str, depth: u32, found: &mut Vec<Found>) {
     if text.is_empty() {
         return;
     }
+    let other = Found::Other(if is_layout(text) { 0 } else { text.len() as u64 });
     if !is_marked(text) || depth > DEPTH_MAX {
-        found.push(Found::Other);
-        return;
+        return found.push(other);
     }
     if let Some(message) = member_alone(text) {
         return read_text(&message, depth + 1, found);
     }
-    let Some(start) = text.find('{') else { return found.push(Found::Other) };
+    let Some(start) = text.find('{') else { return found.push(other) };
     // Of a list in one line all elements count, and not only the first.
     let start = if text.starts_with('[') { 0 } else { start };
     let mut values = serde_json::Deserializer::from_str(&text[start..]).into_iter::<Value>();
@@ -149,7 +150,7 @@ fn read_value(value: Value, bytes: u64, depth: u32, found: &mut Vec<Found>) {
             }
         }
         Value::Object(object) => read_object(object, bytes, depth, found),
-        _ => found.push(Found::Other),
+        _ => found.push(Found::Other(bytes)),
     }
 }
 
@@ -170,7 +171,10 @@ fn read_object(mut object: Map<String, Value>, bytes: u64, depth: u32, found: &m
         }
         for name in MESSAGES {
             match object.remove(name) {
-                Some(Value::String(message)) => return read_text(&message, depth + 1, found),
+                // The message of a log line of another library is no line: the whole counts.
+                Some(Value::String(message)) if bytes == 0 || is_marked(&message) => {
+                    return read_text(&message, depth + 1, found);
+                }
                 Some(message @ Value::Object(_)) => {
                     let bytes = message.to_string().len() as u64;
                     return read_value(message, bytes, depth + 1, found);
@@ -179,13 +183,23 @@ fn read_object(mut object: Map<String, Value>, bytes: u64, depth: u32, found: &m
             }
         }
     }
-    found.push(Found::Other);
+    found.push(Found::Other(bytes));
+}
+
+/// Whether a line is a bracket, or the start of a member, of an event printed over several lines.
+fn is_layout(text: &str) -> bool {
+    let bare = text.trim_end_matches(',');
+    let is_member = || {
+        let name = text.strip_prefix('"').and_then(|text| text.split_once("\":"));
+        name.is_some_and(|(name, _)| !name.contains(['"', '{']))
+    };
+    ["{", "}", "[", "]"].contains(&bare) || is_member()
 }
 
 /// A metrics line: ours if it has our dimensions and one of our metrics.
 fn metrics(object: &Map<String, Value>, bytes: u64) -> Found {
     let text = |name: &str| object.get(name).and_then(Value::as_str).map(str::to_owned);
-    let (Some(function), Some(queue)) = (text("function"), text("queue")) else { return Found::Other };
+    let (Some(function), Some(queue)) = (text("function"), text("queue")) else { return Found::Other(bytes) };
     let mut metrics = Vec::new();
     for name in METRICS {
         let Some(value) = object.get(name) else { continue };
@@ -193,7 +207,7 @@ fn metrics(object: &Map<String, Value>, bytes: u64) -> Found {
         metrics.push((name, values));
     }
     if metrics.is_empty() {
-        return Found::Other;
+        return Found::Other(bytes);
     }
     let at_ms = object["_aws"].get("Timestamp").and_then(Value::as_u64);
     Found::Record(Record { kind: Kind::Metrics, at_ms, function: Some(function), queue: Some(queue), metrics, bytes })
@@ -357,7 +371,7 @@ mod tests {
             assert_eq!(record(&wrapped), bare, "{wrapped}");
         }
         let two = format!(r#"{{"events":[{{"message":{quoted}}},{{"message":"START"}},{{"message":{quoted}}}]}}"#);
-        assert_eq!(read(two.as_bytes()), [Found::Record(bare.clone()), Found::Other, Found::Record(bare)]);
+        assert_eq!(read(two.as_bytes()), [Found::Record(bare.clone()), Found::Other(5), Found::Record(bare)]);
     }
 
     #[test]
@@ -390,9 +404,13 @@ mod tests {
             "microbatch_aws::lambda{batch=7 it is no JSON",
             &"[".repeat(10_000),
         ] {
-            assert_eq!(read_one(line), Found::Other, "{line}");
+            assert_eq!(read_one(line), Found::Other(line.len() as u64), "{line}");
         }
-        assert_eq!(read(b"\xff\xfe"), [Found::Other]);
+        assert_eq!(read(b"\xff\xfe"), [Found::Other(2)]);
+        // They are not what the function logged.
+        for line in ["{", "  },", r#"    "eventId": "1","#] {
+            assert_eq!(read_one(line), Found::Other(0), "{line}");
+        }
     }
 
     #[test]

@@ -198,9 +198,9 @@ impl Gatherer {
         for found in line::read(line) {
             match found {
                 Found::Record(record) => self.record(record),
-                Found::Other => {
+                Found::Other(bytes) => {
                     self.lines.other += 1;
-                    self.lines.unattributed_bytes += line.len() as u64;
+                    self.lines.unattributed_bytes += bytes;
                 }
                 Found::Unreadable => self.lines.unreadable += 1,
             }
