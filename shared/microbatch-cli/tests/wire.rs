@@ -1,6 +1,6 @@
 //! The model of cost against the wire: what it makes of a run's own metrics is what the table was asked for.
 
-use std::fmt::Write as _;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex};
 
 use aws_sdk_dynamodb::types::{AttributeValue, Put};
 use microbatch::pipeline::Host;
-use microbatch::{BatchReport, Done, ItemContext, Outcome, Pipeline, ProcessError, Processor, Recorder};
+use microbatch::{Done, ItemContext, Pipeline, ProcessError, Processor};
 use microbatch_aws::DynamoDbStore;
 use microbatch_aws::clock::{SystemClock, SystemRandom};
 use microbatch_aws::dynamodb::DynamoDbWrite;
+use microbatch_aws::metrics::{MetricsRecorder, MetricsSettings};
 use microbatch_local::dynamodb::EmbeddedDynamoDb;
 use microbatch_local::proxy::{Call, Fault, Proxy};
 use microbatch_local::tables::{Endpoint, TableSpec, ensure};
@@ -73,23 +74,34 @@ impl Units {
     }
 }
 
-/// Keeps the metrics line of each batch.
-#[derive(Default)]
-struct Lines(Mutex<String>);
+/// Keeps the metrics lines.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
 
-impl Recorder for Lines {
-    fn record(&self, report: &BatchReport<'_>) {
-        let latencies: Vec<u64> = report.items.iter().filter_map(|item| item.elapsed_ms).collect();
-        let of = |outcome| report.count(outcome);
-        let line = json!({
-            "_aws": {"Timestamp": 1_795_867_200_000_u64}, "function": "take-orders", "queue": "orders",
-            "BatchSize": report.items.len(), "BatchLatency": report.elapsed_ms, "Items": report.items.len(),
-            "ItemsProcessed": of(Outcome::Processed), "Duplicates": of(Outcome::Duplicate),
-            "ItemsFailed": of(Outcome::Failed), "ItemsBusy": of(Outcome::Busy), "ItemLatency": latencies,
-        });
-        let mut lines = self.0.lock().expect("nobody panics with it");
-        writeln!(lines, "{line}").expect("a string takes all");
+impl Lines {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().expect("nobody panics with it").clone()).expect("JSON")
     }
+}
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("nobody panics with it").write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn recorder(lines: &Lines) -> MetricsRecorder<Lines> {
+    let settings = MetricsSettings {
+        namespace: "microbatch".to_owned(),
+        function: "take-orders".to_owned(),
+        version: "$LATEST".to_owned(),
+        level: "INFO".to_owned(),
+    };
+    MetricsRecorder::to(settings, lines.clone())
 }
 
 fn event(orders: impl Iterator<Item = u64>, receive_count: u32) -> String {
@@ -136,12 +148,12 @@ async fn runs_and_is_counted(is_transactional: bool) {
     };
     let proxy = Proxy::start(server.address(), script).await.expect("a port");
     let client = Endpoint::parse(&proxy.endpoint_url()).expect("a URL").client().await;
-    let lines = Arc::<Lines>::default();
+    let lines = Lines::default();
     let host = Host {
         store: DynamoDbStore::new(client, RECORDS),
         clock: Arc::new(SystemClock),
         random: Arc::new(SystemRandom),
-        recorder: Arc::clone(&lines) as Arc<dyn Recorder>,
+        recorder: Arc::new(recorder(&lines)),
         queue: None,
     };
     let builder = Pipeline::builder(TakeOrders { is_transactional }).key("order_id").options(|options| {
@@ -159,7 +171,7 @@ async fn runs_and_is_counted(is_transactional: bool) {
         pipeline.run(batch, &format!("b-{number}"), None).await.expect("a response");
     }
 
-    let log = lines.0.lock().expect("nobody panics with it").clone();
+    let log = lines.text();
     let options: &[&str] = if is_transactional { &["--transactional"] } else { &[] };
     let modelled = modelled(&log, &format!("wire-{is_transactional}.log"), options);
     let of = |unit: &str| modelled.iter().filter(|part| part.0 == unit).map(|part| part.1).sum::<f64>();

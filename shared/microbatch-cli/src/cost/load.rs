@@ -1,11 +1,12 @@
 //! The workload: what was given, else what was measured, else what is assumed; each figure with where it comes from.
 
+use microbatch_aws::metrics::METRICS;
 use serde_json::{Value, json};
 
 use super::model::{Architecture, Load, Shares};
 use crate::args::Figures;
 use crate::numbers::{grouped, percent, short, whole};
-use crate::telemetry::{Gathered, Group, METRICS, as_f64};
+use crate::telemetry::{Gathered, Group, as_f64};
 
 /// Bytes of what surrounds a body in an event.
 const ENVELOPE_BYTES: f64 = 940.0;

@@ -5,45 +5,11 @@
 //! `message` of an event: of Lambda's JSON log format, of a subscription, of `aws logs filter-log-events` or of an export.
 //! Lines come from anywhere: one whose numbers make no sense is unreadable as a whole.
 
+use microbatch_aws::metrics::METRICS;
 use microbatch_local::items::ItemReport;
 use serde_json::{Map, Value};
 
 use super::{as_f64, moment};
-
-/// The metrics of a batch or item, by the names under which functions emit them.
-pub(crate) const METRICS: [&str; 31] = [
-    "BatchSize",
-    "BatchBytes",
-    "BatchLatency",
-    "BatchFailures",
-    "PartialFailures",
-    "ColdStart",
-    "Concurrency",
-    "ConcurrencyLimit",
-    "BreakerOpen",
-    "BufferedBytes",
-    "ClaimLatency",
-    "CompletionLatency",
-    "StoreErrors",
-    "QueueErrors",
-    "Items",
-    "ItemsProcessed",
-    "ItemsBusy",
-    "ItemsConflict",
-    "ItemsFailed",
-    "ItemsRejected",
-    "ItemsAbandoned",
-    "Duplicates",
-    "Parked",
-    "ItemLatency",
-    "ItemAge",
-    "LostLeases",
-    "EffectsAfterLostLease",
-    "CompletionsLost",
-    "ReleasesLost",
-    "ParksFailed",
-    "DelaysFailed",
-];
 
 /// What every line of ours holds one of, also where it stands as text in another: a name or value begins with it.
 const MARKERS: [&str; 2] = ["\"_aws", "\"microbatch::"];
@@ -201,10 +167,10 @@ fn metrics(object: &Map<String, Value>, bytes: u64) -> Found {
     let text = |name: &str| object.get(name).and_then(Value::as_str).map(str::to_owned);
     let (Some(function), Some(queue)) = (text("function"), text("queue")) else { return Found::Other(bytes) };
     let mut metrics = Vec::new();
-    for name in METRICS {
-        let Some(value) = object.get(name) else { continue };
+    for metric in METRICS {
+        let Some(value) = object.get(metric.name) else { continue };
         let Some(values) = weighted(value) else { return Found::Unreadable };
-        metrics.push((name, values));
+        metrics.push((metric.name, values));
     }
     if metrics.is_empty() {
         return Found::Other(bytes);

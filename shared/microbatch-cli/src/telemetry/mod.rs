@@ -13,7 +13,6 @@ use std::path::PathBuf;
 
 pub(crate) use self::distribution::Distribution;
 use self::input::Line;
-pub(crate) use self::line::METRICS;
 use self::line::{Found, Kind, Record};
 use crate::args::Chosen;
 use crate::exit::Failure;
