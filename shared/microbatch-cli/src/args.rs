@@ -11,7 +11,9 @@ use microbatch_local::tables::TableSpec;
 pub(crate) use self::operate::{
     Dlq, DlqArgs, EnvelopeName, Explain, Filter, KeyFormatName, List, Places, Purge, Records, Redrive, Resolve, Show,
 };
+use crate::cost::Architecture;
 use crate::exit::EXIT_CODES;
+use crate::telemetry::moment;
 
 /// Lambda's own longest time-out.
 const TIMEOUT_MAX: Duration = Duration::from_mins(15);
@@ -50,6 +52,20 @@ Of an SQS event the bodies are sent, with their attributes and groups. Deduplica
 Anything else is read as JSON, one body a line.";
 const UP_STATE_HELP: &str = "Keep the tables in this folder, so that the next run finds them; `send` needs the same";
 
+const STATS_ABOUT: &str = "\
+Show batch sizes, latencies and outcomes from functions' logs, as plots in the terminal.
+
+Reads the metrics lines that functions print (CloudWatch's embedded metric format), bare, behind a prefix as `aws logs tail
+--format short` prints them, or in the `message` of CloudWatch's and Lambda's JSON events. Where there are none, the JSON log lines of
+batches and items. All other lines are skipped. `cargo local up --log FILE` keeps such a log.";
+const COST_ABOUT: &str = "\
+Say what an item costs on AWS, from functions' logs or from given figures.
+
+Reads the same lines as `stats`. What they do not tell is given by options, or assumed; the assumptions are printed, and an
+option wins over what was measured. The model is explained in infra/cost.md.";
+const ARCHITECTURE_HELP: &str = "The function's processor [x86_64]";
+const PRICES_HELP: &str = "Prices instead of the built-in ones: a JSON file of the same form";
+
 /// The command: a subcommand, or `invoke` without its name.
 #[derive(Debug, Parser)]
 #[command(name = "microbatch", version, about = ABOUT, long_about = LONG_ABOUT, after_help = EXIT_CODES)]
@@ -85,6 +101,12 @@ pub(crate) enum Command {
     /// Overrule the protocol for one key: its work is done, or is to be done again
     #[command(after_help = EXIT_CODES)]
     Resolve(Resolve),
+    /// Show batch sizes, latencies and outcomes from functions' logs, as plots in the terminal
+    #[command(long_about = STATS_ABOUT, after_help = EXIT_CODES)]
+    Stats(Stats),
+    /// Say what an item costs on AWS, from functions' logs or from given figures
+    #[command(long_about = COST_ABOUT, after_help = EXIT_CODES)]
+    Cost(Box<Cost>),
 }
 
 #[derive(Debug, Args)]
@@ -186,6 +208,9 @@ pub(crate) struct Up {
     /// Show every line that the functions log
     #[arg(short, long)]
     pub(crate) verbose: bool,
+    /// Add every line that the functions log to this file, for `stats` and `cost`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -200,6 +225,132 @@ pub(crate) struct Send {
     /// The folder that `up` was given by its own --state
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Stats {
+    /// Log files; - for standard input
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) chosen: Chosen,
+    /// The function's time-out in seconds, to judge the latency of batches by
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(crate) timeout: Option<Duration>,
+    /// Draw with plain characters, as where standard output is no terminal
+    #[arg(long)]
+    pub(crate) ascii: bool,
+    /// How the figures are told
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+}
+
+/// Which lines of a log count.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Chosen {
+    /// Only this function
+    #[arg(long, value_name = "NAME")]
+    pub(crate) function: Option<String>,
+    /// Only this queue
+    #[arg(long, value_name = "NAME")]
+    pub(crate) queue: Option<String>,
+    /// Only lines from this time on: 2026-11-28, 2026-11-28T21:00:00Z or 2h (ago)
+    #[arg(long, value_name = "TIME", value_parser = moment::argument)]
+    pub(crate) since: Option<u64>,
+    /// Only lines before this time
+    #[arg(long, value_name = "TIME", value_parser = moment::argument)]
+    pub(crate) until: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Cost {
+    /// Log files, as for `stats`; - for standard input; none: only given figures
+    #[arg(value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) chosen: Chosen,
+    /// Also say what this many items cost
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) items: Option<u64>,
+    /// The rate of items, for the cost of a month [default: as measured]
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub(crate) items_per_s: Option<f64>,
+    /// Other prices.
+    #[arg(long, value_name = "FILE", help = PRICES_HELP)]
+    pub(crate) prices: Option<PathBuf>,
+    /// How the figures are told
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+    /// Last, since its heading holds for all that follows.
+    #[command(flatten)]
+    pub(crate) figures: Figures,
+}
+
+/// Figures of the workload. None is what was measured, or else the default.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Figures (what was measured is the default, then what is named)")]
+pub(crate) struct Figures {
+    /// Items in a batch [10]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub(crate) batch_size: Option<f64>,
+    /// Time of a batch, in milliseconds [from that of an item]
+    #[arg(long, value_name = "MS", value_parser = positive)]
+    pub(crate) batch_latency_ms: Option<f64>,
+    /// Time of an item, in milliseconds [20]
+    #[arg(long, value_name = "MS", value_parser = positive)]
+    pub(crate) item_latency_ms: Option<f64>,
+    /// Items at once in a batch [64]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub(crate) concurrency: Option<f64>,
+    /// The function's memory [256]
+    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u32).range(128..=10_240))]
+    pub(crate) memory_mb: Option<u32>,
+    /// The function's processor.
+    #[arg(long, value_enum, help = ARCHITECTURE_HELP)]
+    pub(crate) architecture: Option<Architecture>,
+    /// A FIFO queue [by the queue's name]
+    #[arg(long)]
+    pub(crate) fifo: bool,
+    /// The effect's writes are committed in the completion's transaction
+    #[arg(long)]
+    pub(crate) transactional: bool,
+    /// Write units of the processor's own to DynamoDB for an item, before they count twice in a transaction [0, or 1 with
+    /// --transactional]
+    #[arg(long, value_name = "N", value_parser = not_negative)]
+    pub(crate) writes_per_item: Option<f64>,
+    /// Bytes of a message, its attributes included [1024]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
+    pub(crate) message_bytes: Option<u32>,
+    /// Bytes of a record in the idempotency table, its result included [400]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1..=409_600))]
+    pub(crate) record_bytes: Option<u32>,
+    /// How long a record is kept, in days [22]
+    #[arg(long, value_name = "DAYS", value_parser = not_negative)]
+    pub(crate) retention_days: Option<f64>,
+    /// Messages that the sender puts into one request [10]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=10))]
+    pub(crate) sends_per_request: Option<u8>,
+    /// Share of items that are duplicates [0]
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    pub(crate) duplicate_percent: Option<f64>,
+    /// Share of items that fail and come again [0]
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    pub(crate) failed_percent: Option<f64>,
+    /// Share of items that are rejected, and parked [0]
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    pub(crate) rejected_percent: Option<f64>,
+    /// Share of batches that start a process [0]
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    pub(crate) cold_start_percent: Option<f64>,
+    /// Time of a process's start, in milliseconds [100]
+    #[arg(long, value_name = "MS", value_parser = not_negative)]
+    pub(crate) init_ms: Option<f64>,
+    /// Bytes that a batch logs, Lambda's own lines included
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32))]
+    pub(crate) log_bytes_per_batch: Option<u32>,
+    /// Custom metrics of the function and queue
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16))]
+    pub(crate) metrics: Option<u16>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -224,6 +375,30 @@ fn seconds(text: &str) -> Result<Duration, String> {
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         .filter(|timeout| (Duration::from_millis(1)..=TIMEOUT_MAX).contains(timeout))
         .ok_or_else(|| "expected seconds between 0.001 and 900, such as 3 or 0.5".to_owned())
+}
+
+/// The largest figure that is taken: far more than any workload has, and no sum of such is infinite.
+const FIGURE_MAX: f64 = 1e9;
+
+fn within(text: &str, least: f64, most: f64, expected: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number| (least..=most).contains(number));
+    number.ok_or_else(|| format!("expected {expected}"))
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    within(text, 1e-6, FIGURE_MAX, "a number over 0")
+}
+
+fn not_negative(text: &str) -> Result<f64, String> {
+    within(text, 0.0, FIGURE_MAX, "a number from 0 on")
+}
+
+fn at_least_one(text: &str) -> Result<f64, String> {
+    within(text, 1.0, 10_000.0, "a number from 1 to 10,000")
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    within(text, 0.0, 100.0, "a number from 0 to 100")
 }
 
 fn variable(text: &str) -> Result<(String, String), String> {

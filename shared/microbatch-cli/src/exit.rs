@@ -7,7 +7,7 @@ pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0    The function answered and reported no item; other commands: done
   1    The function answered and reported items; check: there are errors
-  2    Wrong usage or input: an unknown option, no such file, JSON that is no SQS event, no template
+  2    Wrong usage or input: an unknown option, no such file, JSON that is no SQS event, no template, no readable log
   3    The function answered with an error; the error object is on standard output
   4    The function died, failed in its init, or gave no answer in time
   5    The function answered nonsense: no JSON, no batch response, an id that the event does not hold

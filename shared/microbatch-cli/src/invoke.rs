@@ -202,7 +202,7 @@ impl Log {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         match items::parse(line) {
             LogLine::Item(item) if seen.items.len() < ITEMS_KEPT => seen.items.push(item),
-            LogLine::Item(_) | LogLine::Batch => {}
+            LogLine::Item(_) | LogLine::Batch | LogLine::Metrics => {}
             LogLine::Other => {
                 seen.other_lines += usize::from(!self.verbose && !line.trim().is_empty());
             }

@@ -2,6 +2,7 @@
 
 mod args;
 mod check;
+mod cost;
 mod dlq;
 mod exit;
 mod explain;
@@ -9,13 +10,16 @@ mod generate;
 mod input;
 mod interrupt;
 mod invoke;
+mod numbers;
 mod operate;
 mod report;
 mod resolve;
 #[cfg(test)]
 mod runbooks;
 mod send;
+mod stats;
 mod target;
+mod telemetry;
 mod terminal;
 mod up;
 
@@ -63,6 +67,8 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
         Some(Command::Dlq(args)) => stoppable(async |stop| dlq::run(args.command, stop).await).await,
         Some(Command::Explain(args)) => stoppable(async |stop| explain::run(*args, &stop).await).await,
         Some(Command::Resolve(args)) => stoppable(async |stop| resolve::run(args, &stop).await).await,
+        Some(Command::Stats(stats)) => stats::run(stats).await,
+        Some(Command::Cost(cost)) => cost::run(*cost).await,
         None => invoke::run(cli.invoke).await,
     }
 }

@@ -50,6 +50,8 @@ pub enum LogLine {
     Item(ItemReport),
     /// The batch's report.
     Batch,
+    /// The batch's metrics, in CloudWatch's embedded metric format.
+    Metrics,
     /// Anything else, from any library.
     Other,
 }
@@ -57,16 +59,19 @@ pub enum LogLine {
 /// Classifies one line of a function's output. A line that claims to be an item's but lacks its index or outcome is `Other`.
 pub fn parse(line: &str) -> LogLine {
     #[derive(Deserialize)]
-    struct Target<'a> {
+    struct Head<'a> {
         #[serde(borrow)]
         target: Option<std::borrow::Cow<'a, str>>,
+        #[serde(rename = "_aws")]
+        metrics: Option<serde::de::IgnoredAny>,
     }
     // Most lines are not JSON objects or not ours: look before parsing.
-    if !line.starts_with('{') || !line.contains("microbatch::") {
+    if !line.starts_with('{') || !(line.contains("microbatch::") || line.contains("\"_aws\"")) {
         return LogLine::Other;
     }
-    let target = serde_json::from_str::<Target<'_>>(line).ok().and_then(|line| line.target);
-    match target.as_deref() {
+    let Ok(head) = serde_json::from_str::<Head<'_>>(line) else { return LogLine::Other };
+    match head.target.as_deref() {
+        _ if head.metrics.is_some() => LogLine::Metrics,
         Some(ITEM_TARGET) => serde_json::from_str(line).map_or(LogLine::Other, LogLine::Item),
         Some(BATCH_TARGET) => LogLine::Batch,
         _ => LogLine::Other,
@@ -101,11 +106,13 @@ mod tests {
     #[test]
     fn other_lines_are_no_items() {
         assert_eq!(parse(r#"{"target":"microbatch::batch","records":1}"#), LogLine::Batch);
+        assert_eq!(parse(r#"{"_aws":{"Timestamp":1},"function":"f","level":"WARN"}"#), LogLine::Metrics);
         for line in [
             "",
             "text about microbatch::item",
             r#"{"target":"microbatch::item"}"#,
             r#"{"target":7,"x":"microbatch::"}"#,
+            r#"{"x":"\"_aws\""}"#,
         ] {
             assert_eq!(parse(line), LogLine::Other, "{line}");
         }

@@ -3,6 +3,7 @@
 //! Queues on an SQS server, tables in the embedded `DynamoDB`, and for each function an event source mapping with the
 //! template's own settings, which runs the function's real binary. A function whose sources change is built and swapped.
 
+mod log;
 mod ministack;
 pub(crate) mod running;
 mod sources;
@@ -16,13 +17,14 @@ use std::time::Duration;
 use aws_sdk_sqs::Client;
 use microbatch_local::dynamodb::{DynamoDbError, EmbeddedDynamoDb};
 use microbatch_local::environment;
-use microbatch_local::function::FunctionSpec;
-use microbatch_local::mapping::{Mapping, MappingSpec};
+use microbatch_local::function::{FunctionSpec, LogSink};
+use microbatch_local::mapping::{Mapping, MappingSpec, Observer};
 use microbatch_local::package::{PackageError, Workspace};
 use microbatch_local::tables::{self, Endpoint};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
+use self::log::LogFile;
 use self::ministack::Server;
 use self::running::{Claim, Part as Announced, Queues, Whereabouts};
 use self::sources::Sources;
@@ -96,6 +98,7 @@ impl Running {
         let root = workspace.as_ref().ok().map(|workspace| workspace.root.as_path());
         let stack = read_template(args, root)?;
         let chosen = choose(stack.functions, args, workspace.as_ref())?;
+        let log = args.log.as_deref().map(LogFile::open).transpose()?;
         for note in &stack.notes {
             terminal::note(note);
         }
@@ -130,7 +133,9 @@ impl Running {
         for (row, part) in parts.into_iter().enumerate() {
             let env = variables(&part.function, &endpoint, &sqs_url, &queues);
             let dead_letters = dead_letters(&part);
-            fed.push(part.feed(row, &view, &client, env, &queues, dead_letters).await?);
+            let sink = view.sink(row);
+            let sink = log.as_ref().map_or_else(|| sink.clone(), |log| log.before(sink.clone(), &view));
+            fed.push(part.feed(&client, env, &queues, dead_letters, (sink, view.observer(row))).await?);
         }
         let running = Self { fed, view, client, release: args.release, dynamodb, server, claim };
         running.announce(&sqs_url)?;
@@ -207,12 +212,11 @@ impl Part {
     /// Starts the mapping that feeds it.
     async fn feed(
         self,
-        row: usize,
-        view: &View,
         client: &Client,
         env: BTreeMap<String, String>,
         queues: &BTreeMap<String, Queue>,
         dead_letters: Option<&str>,
+        (sink, observer): (LogSink, Observer),
     ) -> Result<Fed, Failure> {
         let name = self.target.name().to_owned();
         let url = |id: &str| queues.get(id).map(|queue| queue.url.clone());
@@ -226,7 +230,7 @@ impl Part {
             environments_max: Some(PROCESSES_MAX),
             receive_wait_s: RECEIVE_WAIT_S,
         };
-        let mapping = Mapping::start(client, mapping, view.sink(row), view.observer(row)).await;
+        let mapping = Mapping::start(client, mapping, sink, observer).await;
         let mapping = mapping.map_err(|error| Failure::usage(format!("{name}: {error}")))?;
         let queues = Queues { source, dead_letters: dead_letters.and_then(url) };
         Ok(Fed { name, target: self.target, spec, sources: self.sources, mapping, queues })

@@ -166,15 +166,15 @@ impl View {
         let view = self.clone();
         Arc::new(move |stream, line| {
             let mut inner = view.lock();
-            let item = if let LogLine::Item(item) = items::parse(line) { Some(item) } else { None };
-            if let Some(item) = &item {
+            let read = items::parse(line);
+            if let LogLine::Item(item) = &read {
                 inner.rows[row].add_outcome(&item.outcome);
             }
-            let shown = match item {
+            let shown = match read {
                 _ if inner.verbose => Some(line.to_owned()),
-                // It is in the numbers.
-                Some(_) => None,
-                None => news(stream, line),
+                // It is in the numbers, whatever its level is.
+                LogLine::Item(_) | LogLine::Metrics => None,
+                LogLine::Batch | LogLine::Other => news(stream, line),
             };
             if let Some(shown) = shown {
                 let label = inner.paint.paint(Colour::Dim, &format!("{} │", inner.rows[row].name));
