@@ -62,7 +62,8 @@ fn every_outcome_stands_there_with_whether_it_is_acknowledged() {
 fn every_file_it_points_to_is_there() {
     let readme = readme();
     let targets = readme.split("](").skip(1).filter_map(|rest| rest.split(')').next());
-    let files: Vec<&str> = targets.filter(|target| !target.starts_with("https://")).collect();
+    let files = targets.filter(|target| !target.starts_with("https://"));
+    let files: Vec<&str> = files.filter_map(|target| target.split('#').next()).collect();
     assert!(files.len() > 20, "found {files:?}");
     let missing: Vec<&str> = files.into_iter().filter(|file| !root().join(file).exists()).collect();
     assert!(missing.is_empty(), "the README points to files that are not there: {missing:?}");
