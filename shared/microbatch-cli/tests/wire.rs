@@ -161,6 +161,8 @@ async fn runs_and_is_counted(is_transactional: bool) {
         options.timeout_ms = TIMEOUT_MS;
     });
     let pipeline = builder.build(host).expect("settings");
+    // As a function's init does: a read for each cold start.
+    pipeline.store().warm_up().await.expect("the table is there");
     let batches = [
         event(0..100, 1),
         event((0..100).step_by(10), 2),
