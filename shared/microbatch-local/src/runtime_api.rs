@@ -360,7 +360,7 @@ fn json_answer(status: StatusCode, body: &Value) -> Response<Body> {
     answer
 }
 
-/// X-Ray's header with a fresh root, not sampled: nothing here receives traces.
+/// X-Ray's header with a fresh root, not sampled: there is no X-Ray here.
 fn trace_header(now_ms: u64) -> String {
     let random = Uuid::now_v7().simple().to_string();
     let seconds = now_ms / 1_000;
