@@ -3,8 +3,10 @@
 use std::sync::{Mutex, PoisonError};
 
 use microbatch::{
-    BatchReport, FailureKind, Outcome, Recorder, StoreError, control::ControlReport, queue::QueueError,
-    telemetry::Counts,
+    BatchReport, FailureKind, Outcome, Recorder, StoreError,
+    control::ControlReport,
+    queue::QueueError,
+    telemetry::{CallReport, Counts},
 };
 
 /// What became of one message, kept.
@@ -26,6 +28,12 @@ pub struct KeptItem {
     pub tries: Option<u64>,
     /// From the claim that was sent to the outcome.
     pub elapsed_ms: Option<u64>,
+    /// When its claim was due, in epoch milliseconds.
+    pub claimed_ms: Option<u64>,
+    /// When the processor was called, in epoch milliseconds.
+    pub started_ms: Option<u64>,
+    /// When the processor returned or was cut short, in epoch milliseconds.
+    pub ended_ms: Option<u64>,
     /// When the queue was asked to deliver it again, in epoch milliseconds.
     pub delayed_until_ms: Option<u64>,
 }
@@ -47,6 +55,16 @@ pub struct KeptReport {
     pub control: Option<ControlReport>,
     /// From receipt to response.
     pub elapsed_ms: u64,
+    /// Bytes of the event.
+    pub bytes: usize,
+    /// Bytes of all events that the process held when this one came.
+    pub buffered_bytes: usize,
+    /// Most items of the batch that were under way at once.
+    pub concurrency_max: usize,
+    /// The requests that were answered.
+    pub calls: Vec<CallReport>,
+    /// The invocation fails as a whole: the error's name.
+    pub failed: Option<&'static str>,
 }
 
 impl KeptReport {
@@ -89,6 +107,9 @@ impl Recorder for KeepingRecorder {
             attempt: item.attempt,
             tries: item.tries,
             elapsed_ms: item.elapsed_ms,
+            claimed_ms: item.claimed_ms,
+            started_ms: item.started_ms,
+            ended_ms: item.ended_ms,
             delayed_until_ms: item.delayed_until_ms,
         });
         let kept = KeptReport {
@@ -99,6 +120,11 @@ impl Recorder for KeepingRecorder {
             queue_errors: report.queue_errors.to_vec(),
             control: Some(report.control),
             elapsed_ms: report.elapsed_ms,
+            bytes: report.bytes,
+            buffered_bytes: report.buffered_bytes,
+            concurrency_max: report.concurrency_max,
+            calls: report.calls.to_vec(),
+            failed: report.failed,
         };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(kept);
     }

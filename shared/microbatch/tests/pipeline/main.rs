@@ -9,6 +9,7 @@ mod keys;
 mod limits;
 mod overload;
 mod policies;
+mod reported;
 mod requeue;
 mod retries;
 mod rig;

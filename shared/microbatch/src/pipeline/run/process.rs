@@ -91,7 +91,8 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
         let Some(item) = ticket.item.take() else { return };
         ticket.run_permit = Some(permit);
         ticket.admitted = admitted;
-        ticket.started_ms = Some(now_ms);
+        // One that waits for its sub-batch starts with it.
+        ticket.started_ms = self.to_process.is_none().then_some(now_ms);
         self.under_way += 1;
         self.concurrency_max = self.concurrency_max.max(self.under_way);
         if let Some(collector) = &mut self.to_process {
