@@ -40,7 +40,10 @@ pub(super) async fn run(args: Redrive, stop: &Stop) -> Result<Exit, Failure> {
     check(args.yes || args.dry_run)?;
     let place = place::find(&args.queue, &args.places).await?;
     let selection = Selection::new(&args.filter, &args.ids);
-    let to = destination(&args, &place, stop).await?;
+    let Some(to) = destination(&args, &place, stop).await? else {
+        terminal::line(&format!("0 messages sent: {} is empty", place.name()));
+        return Ok(Exit::Done);
+    };
     let mut has_foreign = None;
     if args.dry_run || !args.yes {
         let looked = look(&place, stop, &selection, LOOK_MAX).await?;
@@ -91,12 +94,16 @@ pub(super) async fn run(args: Redrive, stop: &Stop) -> Result<Exit, Failure> {
     work.end(outcome, stop)
 }
 
-/// The queue to send to. What the operator names wins; what must be guessed must be one alone.
-async fn destination(args: &Redrive, place: &Place, stop: &Stop) -> Result<Destination, Failure> {
+/// The queue to send to. What the operator names wins; what must be guessed must be one alone. None where there is nothing
+/// to send, and nothing to guess it by.
+async fn destination(args: &Redrive, place: &Place, stop: &Stop) -> Result<Option<Destination>, Failure> {
     let (url, is_named) = match (&args.to, &place.function) {
         (Some(to), _) => (place.queue(to).await?, true),
         (None, Some((_, part))) => (part.queues.source.clone(), false),
-        (None, None) => (guess(place, stop).await?, false),
+        (None, None) => match guess(place, stop).await? {
+            Some(url) => (url, false),
+            None => return Ok(None),
+        },
     };
     let same = |one: &str, other: &str| one.trim_end_matches('/') == other.trim_end_matches('/');
     if same(&url, &place.url) {
@@ -111,15 +118,15 @@ async fn destination(args: &Redrive, place: &Place, stop: &Stop) -> Result<Desti
             "{from} is {from_kind} and {to} is {to_kind}: name a queue of the same kind by --to"
         )));
     }
-    Ok(Destination { url, is_named })
+    Ok(Some(Destination { url, is_named }))
 }
 
-/// The one queue whose redrive policy names this one; else the one that all reasons name.
-async fn guess(place: &Place, stop: &Stop) -> Result<String, Failure> {
+/// The one queue whose redrive policy names this one; else the one that all reasons name. None of an empty queue.
+async fn guess(place: &Place, stop: &Stop) -> Result<Option<String>, Failure> {
     let request = place.sqs.client.list_dead_letter_source_queues().queue_url(&place.url);
     let sources = request.send().await.map(|answer| answer.queue_urls).unwrap_or_default();
     match sources.as_slice() {
-        [source] => return Ok(source.clone()),
+        [source] => return Ok(Some(source.clone())),
         [] => {}
         several => {
             let names: Vec<&str> = several.iter().map(|url| queue_name(url)).collect();
@@ -134,7 +141,8 @@ async fn guess(place: &Place, stop: &Stop) -> Result<String, Failure> {
     queues.sort_unstable();
     queues.dedup();
     match queues.as_slice() {
-        [queue] => place.queue(queue).await,
+        [queue] => place.queue(queue).await.map(Some),
+        [] if looked.seen == 0 => Ok(None),
         [] => {
             let name = place.name();
             Err(Failure::usage(format!(
