@@ -29,6 +29,9 @@ const MB_PER_VCPU: u64 = 1_769;
 /// Longest time for one request to a queue: it is sent shortly before the response, and tried again.
 const QUEUE_TIMEOUT_MS: u64 = 1_000;
 
+/// What the response itself takes, in which nothing is exported any more.
+const RESPONSE_MS: u64 = 100;
+
 /// The name of a panic outside of all that is contained.
 const PANICKED: &str = "Panicked";
 
@@ -219,6 +222,7 @@ where
         let (pipeline, tracer) = (pipeline.clone(), tracer.clone());
         async move {
             let LambdaEvent { payload, context, .. } = event;
+            let received_ms = SystemClock.now_ms();
             let trace =
                 tracer.as_ref().and_then(|tracer| tracer.begin(context.xray_trace_id.as_deref(), &SystemRandom));
             let (event, batch_id) = (payload.get(), &*context.request_id);
@@ -226,7 +230,8 @@ where
             let invocation = Invocation { event, batch_id, deadline_ms, trace: trace.map(|trace| trace.own) };
             let answer = answer(&pipeline, invocation).await;
             if let (Some(tracer), Some(trace)) = (&tracer, &trace) {
-                tracer.flush(trace, SystemClock.now_ms()).await;
+                let deadline_ms = pipeline.resolve_deadline_ms(Some(context.deadline), received_ms);
+                tracer.flush(trace, deadline_ms.saturating_sub(RESPONSE_MS), SystemClock.now_ms()).await;
             }
             answer
         }

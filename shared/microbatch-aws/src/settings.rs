@@ -251,8 +251,7 @@ const OTHERS: &[Variable] = &[
     },
     Variable {
         name: METRICS_NAMESPACE,
-        meaning: "The namespace of those metrics: 1 to 255 letters, digits and . - _ / # : and spaces, not starting with AWS/. \
-                  Default microbatch.",
+        meaning: "The namespace of those metrics: 1 to 255 letters, digits and . - _ / #, not starting with AWS/. Default microbatch.",
     },
     Variable {
         name: TRACES,
@@ -529,9 +528,9 @@ impl Reader {
     fn metrics_namespace(&mut self) -> Option<String> {
         let on = self.choice(METRICS, &[("on", true), ("off", false)]).unwrap_or(true);
         let namespace = self.text(METRICS_NAMESPACE).unwrap_or_else(|| metrics::NAMESPACE.to_owned());
-        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_/#: ".contains(&byte);
+        let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_/#".contains(&byte);
         if namespace.len() > 255 || !namespace.bytes().all(is_allowed) || namespace.starts_with("AWS/") {
-            let expected = "expected 1 to 255 letters, digits and . - _ / # : and spaces, not starting with AWS/";
+            let expected = "expected 1 to 255 letters, digits and . - _ / #, not starting with AWS/";
             self.problem(METRICS_NAMESPACE, expected.to_owned());
         }
         on.then_some(namespace)
@@ -695,7 +694,7 @@ mod tests {
             Some("Shop/Orders")
         );
         assert_eq!(namespace(&[table, ("MICROBATCH_METRICS", "off")]), None);
-        for wrong in ["AWS/Lambda", "a\"b", &"x".repeat(256)] {
+        for wrong in ["AWS/Lambda", "a\"b", ":a", "a b", &"x".repeat(256)] {
             let (_, settings) = read(&[table, ("MICROBATCH_METRICS_NAMESPACE", wrong)]);
             assert!(
                 settings.expect_err("wrong").to_string().contains("MICROBATCH_METRICS_NAMESPACE: expected"),

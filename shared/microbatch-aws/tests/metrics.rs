@@ -2,14 +2,18 @@
 
 use std::{
     io,
+    num::NonZeroUsize,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use microbatch::{MemoryStore, Pipeline, Recorder, pipeline::Host, telemetry::RefusedBatch};
+use microbatch::{
+    Commit, MemoryStore, NoWrites, Pipeline, Recorder, pipeline::Host, store::StoreErrorKind, telemetry::RefusedBatch,
+};
 use microbatch_aws::metrics::{METRICS, MetricsRecorder, MetricsSettings};
 use microbatch_testkit::{
     clock::{SeededRandom, TokioClock},
     emf::EmfLine,
+    fault::{Fault, FaultPoint, FaultStore},
     scripted::Scripted,
 };
 use serde_json::json;
@@ -49,16 +53,22 @@ fn settings() -> MetricsSettings {
     }
 }
 
-struct Bench {
-    pipeline: Pipeline<Scripted, MemoryStore>,
+struct Bench<S> {
+    pipeline: Pipeline<Scripted, S>,
     output: Output,
 }
 
-impl Bench {
+impl Bench<MemoryStore> {
     fn new() -> Self {
+        Self::on(MemoryStore::new())
+    }
+}
+
+impl<S: Commit<NoWrites>> Bench<S> {
+    fn on(store: S) -> Self {
         let output = Output::default();
         let host = Host {
-            store: MemoryStore::new(),
+            store,
             clock: Arc::new(TokioClock::default()),
             random: Arc::new(SeededRandom::new(1)),
             recorder: Arc::new(MetricsRecorder::to(settings(), output.clone())),
@@ -118,12 +128,12 @@ async fn a_batch_is_one_line_with_each_outcome_counted() {
         assert!((line.sum(metric) - sum).abs() < 1e-9, "{metric}: expected {sum}, found {}", line.sum(metric));
     }
     assert_eq!(line.count("ItemAge"), 6);
-    // One that cannot be decoded is never claimed, and a conflict with one before it in the batch is not either.
-    assert_eq!(line.count("ItemLatency"), 4);
+    // One that cannot be decoded is never claimed, and one that equals one before it is not either.
+    assert_eq!(line.count("ItemLatency"), 3);
     assert!(line.count("ClaimLatency") >= 1 && line.count("CompletionLatency") >= 1);
     assert_eq!(line.metrics["BatchBytes"], line.metrics["BufferedBytes"], "one event at a time");
     assert_eq!((&line.root["level"], &line.root["batch_id"]), (&json!("WARN"), &json!("batch-1")));
-    assert_eq!(line.root["timestamp"], "2026-01-01T00:00:00.04Z");
+    assert_eq!(line.root["timestamp"], "2026-01-01T00:00:00Z", "when it was received");
 }
 
 #[tokio::test(start_paused = true)]
@@ -159,6 +169,25 @@ async fn what_is_no_event_is_a_batch_that_failed() {
     assert_eq!(line.dimensions["queue"], "unknown");
 }
 
+/// A share of requests: what is counted above is what is counted below.
+#[tokio::test(start_paused = true)]
+async fn errors_of_the_store_are_counted_by_request_as_its_latencies_are() {
+    let chunk_size = NonZeroUsize::new(25).expect("not 0");
+    let store = FaultStore::new(MemoryStore::with_chunk_size(chunk_size), |point: &FaultPoint<'_>| {
+        if point.nth < 30 { Fault::Before(StoreErrorKind::Throttled) } else { Fault::None }
+    });
+    let bench = Bench::on(store);
+    let bodies: Vec<String> = (0..30).map(|n| format!(r#"{{"id":"k{n}"}}"#)).collect();
+    bench.send(ARN, &bodies.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let line = bench.output.lines().pop().expect("a line");
+    assert_eq!(
+        (line.sum("ItemsProcessed"), line.sum("StoreErrors")),
+        (30.0, 2.0),
+        "25 keys in one request, 5 in the other"
+    );
+    assert_eq!(line.count("ClaimLatency"), 2 + 30, "each key is tried again by itself");
+}
+
 /// P13, and a bill that does not grow: a name is a queue's, and there are few.
 #[tokio::test(start_paused = true)]
 async fn p13_queues_are_bounded_in_number_and_form() {
@@ -191,5 +220,5 @@ fn a_batch_that_panicked_is_counted_too() {
         RefusedBatch { batch_id: "b", trace: None, error: "Panicked", received_ms: 1_000, elapsed_ms: 5, bytes: 2 };
     recorder.record_refused(&refused);
     let line = output.lines().pop().expect("a line");
-    assert_eq!((line.sum("BatchFailures"), line.timestamp_ms), (1.0, 1_005));
+    assert_eq!((line.sum("BatchFailures"), line.timestamp_ms), (1.0, 1_000));
 }

@@ -28,11 +28,13 @@ struct Exporter {
     spans: Arc<Mutex<Vec<SpanData>>>,
     requests: Arc<AtomicUsize>,
     hangs: bool,
+    panics: bool,
 }
 
 impl SpanExporter for Exporter {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         self.requests.fetch_add(1, Ordering::Relaxed);
+        assert!(!self.panics, "the exporter panics");
         if self.hangs {
             pending::<()>().await;
         }
@@ -54,6 +56,8 @@ struct Bench {
     tracer: Arc<Tracer<Exporter>>,
     exporter: Exporter,
     clock: TokioClock,
+    /// By when an export is over.
+    deadline_ms: u64,
 }
 
 impl Bench {
@@ -69,7 +73,7 @@ impl Bench {
         };
         let builder = Pipeline::builder(Scripted::by("id").as_told()).key("id");
         let pipeline = builder.options(|options| options.namespace = "test".into()).build(host).expect("valid");
-        Self { pipeline, tracer, exporter, clock }
+        Self { pipeline, tracer, exporter, clock, deadline_ms: u64::MAX }
     }
 
     async fn send(&self, header: Option<&str>, acts: &[&str]) -> Option<BatchTrace> {
@@ -83,7 +87,7 @@ impl Bench {
         // Whether it errs as a whole is not asked here.
         let _finished = self.pipeline.invoke(invocation).await;
         if let Some(trace) = &trace {
-            self.tracer.flush(trace, self.clock.now_ms()).await;
+            self.tracer.flush(trace, self.deadline_ms, self.clock.now_ms()).await;
         }
         trace
     }
@@ -112,6 +116,7 @@ async fn what_is_traced_follows_the_invocation_or_the_setting() {
         (SETTINGS, Some(&*unsampled), false),
         (SETTINGS, None, true),
         (SETTINGS, Some("no header"), true),
+        (SETTINGS, Some("Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=0"), false),
         (all, Some(&*unsampled), true),
     ] {
         let bench = Bench::new(settings, Exporter::default());
@@ -120,16 +125,43 @@ async fn what_is_traced_follows_the_invocation_or_the_setting() {
     }
 }
 
-/// P10: the export takes its time and no more, and its spans do not pile up.
+/// P10: the export takes its time and no more, once: then batches go without for a while. Their spans do not pile up.
 #[tokio::test(start_paused = true)]
 async fn p10_an_export_that_hangs_ends_when_its_time_is_over() {
     let bench = Bench::new(SETTINGS, Exporter { hangs: true, ..Exporter::default() });
+    let mut took_ms = Vec::new();
     for _ in 0..3 {
         let started_ms = bench.clock.now_ms();
         bench.send(Some(SAMPLED), &["succeed"]).await;
-        assert_eq!(bench.clock.now_ms() - started_ms, SETTINGS.flush_ms);
+        took_ms.push(bench.clock.now_ms() - started_ms);
     }
-    assert_eq!(bench.exporter.requests.load(Ordering::Relaxed), 3);
+    tokio::time::sleep(std::time::Duration::from_secs(10)).await;
+    let started_ms = bench.clock.now_ms();
+    bench.send(Some(SAMPLED), &["succeed"]).await;
+    took_ms.push(bench.clock.now_ms() - started_ms);
+    assert_eq!(took_ms, [300, 0, 0, 300]);
+    assert_eq!(bench.exporter.requests.load(Ordering::Relaxed), 2);
+}
+
+/// P10: a batch that was late leaves no time for its spans.
+#[tokio::test(start_paused = true)]
+async fn p10_an_export_ends_before_the_deadline() {
+    let hanging = Exporter { hangs: true, ..Exporter::default() };
+    let mut bench = Bench::new(SETTINGS, hanging);
+    bench.deadline_ms = bench.clock.now_ms() + 120;
+    let started_ms = bench.clock.now_ms();
+    bench.send(Some(SAMPLED), &["succeed"]).await;
+    assert_eq!(bench.clock.now_ms() - started_ms, 120);
+    bench.send(Some(SAMPLED), &["succeed"]).await;
+    assert_eq!(bench.clock.now_ms() - started_ms, 120, "nothing is left of it");
+}
+
+/// P7: what tells of a batch cannot change what becomes of it.
+#[tokio::test(start_paused = true)]
+async fn p7_an_exporter_that_panics_is_an_export_that_failed() {
+    let bench = Bench::new(SETTINGS, Exporter { panics: true, ..Exporter::default() });
+    assert!(bench.send(Some(SAMPLED), &["succeed"]).await.is_some());
+    assert_eq!(bench.exporter.requests.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -138,7 +170,7 @@ async fn what_is_no_event_has_a_span_that_failed() {
     let trace = bench.tracer.begin(None, &SeededRandom::new(3)).expect("traced");
     let invocation = Invocation { event: "no event", batch_id: "b", deadline_ms: None, trace: Some(trace.own) };
     assert!(bench.pipeline.invoke(invocation).await.is_err());
-    bench.tracer.flush(&trace, bench.clock.now_ms()).await;
+    bench.tracer.flush(&trace, bench.deadline_ms, bench.clock.now_ms()).await;
     let spans = bench.exporter.spans();
     assert_eq!(spans.len(), 1);
     assert_eq!(spans[0].status, opentelemetry::trace::Status::error("NotAnSqsEvent"));

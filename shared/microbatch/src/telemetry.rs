@@ -80,7 +80,7 @@ pub struct BatchReport<'a> {
     pub concurrency_max: usize,
     /// The invocation fails although each message has its outcome: the error's name, `AllFailed`.
     pub failed: Option<&'static str>,
-    /// The requests to the store and to the queue that were answered, in the order of their answers.
+    /// The requests to the store and to the queue that were answered, in the order of their answers; at most 32,768.
     pub calls: &'a [CallReport],
     /// Events that concern the store rather than one outcome.
     pub counts: Counts,
@@ -140,13 +140,20 @@ pub struct CallReport {
     pub errors: usize,
 }
 
+/// Most calls that a report has: a batch of 10,000 with single calls has as many. Completions are tried again until time is
+/// over; what they add beyond that says nothing new.
+const CALLS_MAX: usize = 32_768;
+
 /// Collects the calls of a batch: they end inside of futures that know nothing of the run.
 #[derive(Default)]
 pub(crate) struct CallLog(Mutex<Vec<CallReport>>);
 
 impl CallLog {
     pub(crate) fn push(&self, call: CallReport) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(call);
+        let mut calls = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if calls.len() < CALLS_MAX {
+            calls.push(call);
+        }
     }
 
     pub(crate) fn into_calls(self) -> Vec<CallReport> {
@@ -213,7 +220,7 @@ impl BatchReport<'_> {
     }
 }
 
-/// Told of each batch once, after its response is decided and before it leaves.
+/// Told of each batch once, after its response is decided and before it leaves. A panic of its changes no response.
 pub trait Recorder: Send + Sync + 'static {
     /// Records a batch. It must not block: the deadline is near.
     fn record(&self, report: &BatchReport<'_>);

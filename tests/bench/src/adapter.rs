@@ -119,7 +119,7 @@ impl Adapter {
                     .invoke(Invocation { event, batch_id: "bench", deadline_ms: None, trace: trace_parent })
                     .await?;
                 if let (Some(tracer), Some(trace)) = (&tracer, &trace) {
-                    tracer.flush(trace, SystemClock.now_ms()).await;
+                    tracer.flush(trace, u64::MAX, SystemClock.now_ms()).await;
                 }
             }
             Ok::<_, RunError>(())

@@ -43,7 +43,7 @@ macro_rules! metrics {
 metrics! {
     BATCH_SIZE = Metric::count("BatchSize", "Records in the batch.");
     BATCH_BYTES = Metric::bytes("BatchBytes", "Bytes of the event.");
-    BATCH_LATENCY = Metric::milliseconds("BatchLatency", "From receipt to response.");
+    BATCH_LATENCY = Metric::milliseconds("BatchLatency", "From receipt to response; without the export of traces, which takes MICROBATCH_TRACE_FLUSH_MS at most.");
     BATCH_FAILURES = Metric::count("BatchFailures", "1 where the invocation failed as a whole: nothing was done, it was no SQS event, a record had no id, or it panicked outside of items.");
     PARTIAL_FAILURES = Metric::count("PartialFailures", "1 where some messages were reported, and the invocation did not fail as a whole. Its Average is the partial-failure rate.");
     COLD_START = Metric::count("ColdStart", "1 for the first batch of a process.");
@@ -53,8 +53,8 @@ metrics! {
     BUFFERED_BYTES = Metric::bytes("BufferedBytes", "Bytes of all events that the process held when the batch came, its own included.");
     CLAIM_LATENCY = Metric::milliseconds("ClaimLatency", "Of each request that claims keys.");
     COMPLETION_LATENCY = Metric::milliseconds("CompletionLatency", "Of each request that completes keys.");
-    STORE_ERRORS = Metric::count("StoreErrors", "Answers of the idempotency table that were errors, those that a further try mended included.");
-    QUEUE_ERRORS = Metric::count("QueueErrors", "Answers of a queue that were errors, when messages were parked or delayed.");
+    STORE_ERRORS = Metric::count("StoreErrors", "Requests that claim or complete keys of which an answer was an error, those that a further try mended included.");
+    QUEUE_ERRORS = Metric::count("QueueErrors", "Requests that park or delay messages of which an answer was an error.");
     ITEMS = Metric::count("Items", "Items, whatever became of them. Rates are taken of its Sum.");
     ITEMS_PROCESSED = Metric::count("ItemsProcessed", "Items that ran, and whose completion is recorded.");
     DUPLICATES = Metric::count("Duplicates", "Items whose work was done already. The duplicate rate is its Sum by the Sum of Items.");
@@ -64,7 +64,7 @@ metrics! {
     ITEMS_REJECTED = Metric::count("ItemsRejected", "Items that cannot succeed.");
     ITEMS_ABANDONED = Metric::count("ItemsAbandoned", "Items that were not started.");
     PARKED = Metric::count("Parked", "Messages sent to the dead-letter queue with their reason.");
-    ITEM_LATENCY = Metric::milliseconds("ItemLatency", "Of each item that was claimed: from the claim to the outcome.");
+    ITEM_LATENCY = Metric::milliseconds("ItemLatency", "Of each item that was claimed: from the claim to the outcome. Equal items of a batch are claimed once.");
     ITEM_AGE = Metric::milliseconds("ItemAge", "Of each message: how long it had been in the queue when it came.");
     LOST_LEASES = Metric::count("LostLeases", "Items whose key another attempt took before the completion, which nobody has recorded.");
     EFFECTS_AFTER_LOST_LEASE = Metric::count("EffectsAfterLostLease", "Effects that may have happened twice: another attempt completed the key meanwhile.");

@@ -159,6 +159,7 @@ impl<W: Write + Send + 'static> Recorder for MetricsRecorder<W> {
 /// What a line says.
 struct Line<'l> {
     batch_id: &'l str,
+    /// The receipt, which Lambda's own metrics of an invocation are stamped with as well: the two are subtracted.
     at_ms: u64,
     values: Vec<(Metric, Vec<Observation>)>,
 }
@@ -171,9 +172,8 @@ impl<'l> Line<'l> {
             let calls = report.calls.iter().filter(|call| call.kind == kind);
             calls.map(|call| call.ended_ms.saturating_sub(call.started_ms)).collect()
         };
-        let errors = |to_store: bool| {
-            let calls = report.calls.iter().filter(|call| call.kind.is_to_store() == to_store);
-            calls.map(|call| call.errors as u64).sum::<u64>()
+        let failed_calls = |kinds: [CallKind; 2]| {
+            report.calls.iter().filter(|call| kinds.contains(&call.kind) && call.errors > 0).count() as u64
         };
         let of = |outcome: Outcome| report.count(outcome) as u64;
         let counts = &report.counts;
@@ -188,8 +188,8 @@ impl<'l> Line<'l> {
             (metric::CONCURRENCY_LIMIT, report.control.limit as u64),
             (metric::BREAKER_OPEN, (report.control.breaker != BreakerState::Closed).into()),
             (metric::BUFFERED_BYTES, report.buffered_bytes as u64),
-            (metric::STORE_ERRORS, errors(true)),
-            (metric::QUEUE_ERRORS, errors(false)),
+            (metric::STORE_ERRORS, failed_calls([CallKind::Claim, CallKind::Complete])),
+            (metric::QUEUE_ERRORS, failed_calls([CallKind::Park, CallKind::Delay])),
             (metric::ITEMS, report.items.len() as u64),
             (metric::ITEMS_PROCESSED, of(Outcome::Processed)),
             (metric::DUPLICATES, of(Outcome::Duplicate)),
@@ -214,7 +214,7 @@ impl<'l> Line<'l> {
             (metric::ITEM_AGE, report.items.iter().filter_map(|item| item.age_ms).collect()),
         ];
         let many = many.map(|(metric, values)| (metric, histogram::observations(values)));
-        let at_ms = report.received_ms.saturating_add(report.elapsed_ms);
+        let at_ms = report.received_ms;
         Self { batch_id: report.batch_id, at_ms, values: single.into_iter().chain(many).collect() }
     }
 
@@ -227,7 +227,7 @@ impl<'l> Line<'l> {
             (metric::COLD_START, cold_start.into()),
         ];
         let values = values.map(|(metric, value)| (metric, vec![Observation::Unsigned(value)]));
-        let at_ms = refused.received_ms.saturating_add(refused.elapsed_ms);
+        let at_ms = refused.received_ms;
         Self { batch_id: refused.batch_id, at_ms, values: values.into() }
     }
 }

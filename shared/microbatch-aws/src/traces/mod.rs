@@ -11,6 +11,7 @@ mod spans;
 use std::{
     collections::HashMap,
     num::{NonZeroU64, NonZeroU128},
+    panic::AssertUnwindSafe,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -18,6 +19,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use microbatch::{BatchReport, Random, Recorder, TraceParent, telemetry::RefusedBatch};
 use opentelemetry_otlp::{SpanExporter as OtlpExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::{
@@ -32,6 +34,10 @@ const REQUEST_SPANS_MAX: usize = 512;
 
 /// Shortest time between two log lines about exports that failed.
 const FAILURE_LOG_INTERVAL_MS: u64 = 60_000;
+
+/// How long nothing is exported after an export that took too long: a collector that hangs must not cost each batch its
+/// time.
+const PAUSE_MS: u64 = 10_000;
 
 /// Which batches are traced, and what of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +68,8 @@ pub struct Tracer<E = OtlpExporter> {
     pending: Mutex<HashMap<NonZeroU64, Vec<SpanData>>>,
     /// When an export that failed was last logged, in epoch milliseconds.
     failure_logged_ms: AtomicU64,
+    /// Until when nothing is exported, in epoch milliseconds.
+    paused_until_ms: AtomicU64,
 }
 
 impl Tracer {
@@ -98,14 +106,16 @@ impl Tracer {
 impl<E: SpanExporter> Tracer<E> {
     /// A tracer with this exporter, of the function with this name.
     pub fn new(settings: TraceSettings, exporter: E, function: String) -> Self {
-        let (pending, failure_logged_ms) = (Mutex::default(), AtomicU64::new(0));
-        Self { settings, exporter, function, pending, failure_logged_ms }
+        let (pending, failure_logged_ms, paused_until_ms) = (Mutex::default(), AtomicU64::new(0), AtomicU64::new(0));
+        Self { settings, exporter, function, pending, failure_logged_ms, paused_until_ms }
     }
 
     /// The span of a batch that comes now, by the header that announces the invocation; none where it is not traced.
     pub fn begin(&self, header: Option<&str>, random: &dyn Random) -> Option<BatchTrace> {
         let parent = header.and_then(TraceParent::from_xray);
-        let sampled = self.settings.which == TracedBatches::All || parent.is_none_or(|parent| parent.sampled);
+        // Said also where no parent is named.
+        let unsampled = header.is_some_and(|header| header.split(';').any(|part| part.trim() == "Sampled=0"));
+        let sampled = self.settings.which == TracedBatches::All || !unsampled;
         if !sampled {
             return None;
         }
@@ -116,9 +126,14 @@ impl<E: SpanExporter> Tracer<E> {
         Some(BatchTrace { own: TraceParent { trace_id, span_id, sampled }, parent })
     }
 
-    /// Exports the spans of a batch that has ended, within the time for that.
-    pub async fn flush(&self, batch: &BatchTrace, now_ms: u64) {
+    /// Exports the spans of a batch that has ended: within the time for that, and before `deadline_ms`, both in epoch
+    /// milliseconds. A panic of the exporter is an export that failed.
+    pub async fn flush(&self, batch: &BatchTrace, deadline_ms: u64, now_ms: u64) {
         let Some(mut spans) = self.lock().remove(&batch.own.span_id) else { return };
+        let time_ms = self.settings.flush_ms.min(deadline_ms.saturating_sub(now_ms));
+        if time_ms == 0 || now_ms < self.paused_until_ms.load(Ordering::Relaxed) {
+            return;
+        }
         if let (Some(root), Some(parent)) = (spans.first_mut(), batch.parent) {
             spans::set_parent(root, parent);
         }
@@ -131,9 +146,15 @@ impl<E: SpanExporter> Tracer<E> {
             }
             Ok(())
         };
-        let flushed = tokio::time::timeout(Duration::from_millis(self.settings.flush_ms), export).await;
-        if let Err(code) = flushed.unwrap_or(Err("export_timed_out")) {
-            self.log_failure(code, now_ms);
+        let export = AssertUnwindSafe(export).catch_unwind();
+        match tokio::time::timeout(Duration::from_millis(time_ms), export).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(code))) => self.log_failure(code, now_ms),
+            Ok(Err(_panicked)) => self.log_failure("export_panicked", now_ms),
+            Err(_elapsed) => {
+                self.paused_until_ms.store(now_ms.saturating_add(PAUSE_MS), Ordering::Relaxed);
+                self.log_failure("export_timed_out", now_ms);
+            }
         }
     }
 

@@ -32,7 +32,11 @@ pub(super) fn of_report(
     items_max: usize,
 ) -> Vec<SpanData> {
     let items = chosen(&report.items, items_max, |item| item.kind.is_none());
-    let calls = chosen(report.calls, items_max, |call| call.errors == 0);
+    // Of those with an error too: while a store is down they are many, and alike.
+    let (failed, answered): (Vec<&CallReport>, Vec<&CallReport>) =
+        report.calls.iter().partition(|call| call.errors > 0);
+    let calls: Vec<&CallReport> =
+        [failed, answered].iter().flat_map(|calls| chosen(calls, items_max, |_| true)).copied().collect();
     let mut spans = Vec::with_capacity(2 + items.len() + calls.len());
     spans.push(batch(report, trace, function, &items));
     spans.push(decode(report, trace));
@@ -100,6 +104,8 @@ fn batch(report: &BatchReport<'_>, trace: TraceParent, function: &str, items: &[
         KeyValue::new("microbatch.acknowledged", whole(acknowledged)),
         KeyValue::new("microbatch.reported", whole(report.items.len() - acknowledged)),
         KeyValue::new("microbatch.items_without_span", whole(report.items.len() - items.len())),
+        KeyValue::new("microbatch.requests", whole(report.calls.len())),
+        KeyValue::new("microbatch.requests_failed", whole(report.calls.iter().filter(|call| call.errors > 0).count())),
         KeyValue::new("microbatch.concurrency_limit", whole(report.control.limit)),
         KeyValue::new("microbatch.breaker", report.control.breaker.as_str()),
     ];

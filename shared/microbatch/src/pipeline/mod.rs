@@ -41,6 +41,7 @@ use crate::{
     hooks::Hooks,
     lease::{Schedule, resolve_deadline_ms},
     message::{EventError, split_event},
+    panics::contain,
     processor::Processor,
     response::{BatchResponse, ResponseError},
     store::Commit,
@@ -90,14 +91,15 @@ impl<P, S> Shared<P, S> {
     }
 
     fn record_refused(&self, invocation: &Invocation<'_>, received_ms: u64, error: &'static str) {
-        self.recorder.record_refused(&RefusedBatch {
+        let refused = RefusedBatch {
             batch_id: invocation.batch_id,
             trace: invocation.trace,
             error,
             received_ms,
             elapsed_ms: self.clock.now_ms().saturating_sub(received_ms),
             bytes: invocation.event.len(),
-        });
+        };
+        let _told = contain(|| self.recorder.record_refused(&refused));
     }
 
     fn control_report(&self) -> ControlReport {
@@ -232,19 +234,26 @@ impl<P: Processor, S: Commit<P::Write>> Pipeline<P, S> {
             shared.record_refused(&invocation, received_ms, error.name());
             RunError::Event(error)
         })?;
-        let deadline_ms =
-            resolve_deadline_ms(invocation.deadline_ms, shared.started_ms, received_ms, shared.config.timeout_ms);
+        let deadline_ms = self.resolve_deadline_ms(invocation.deadline_ms, received_ms);
         let schedule = Schedule::new(received_ms, deadline_ms, &shared.config);
         let finished = run::run(shared, &messages, &invocation, schedule, received_ms).await;
         let elapsed_ms = shared.clock.now_ms().saturating_sub(received_ms);
         let batch = Batch { invocation, received_ms, buffered_bytes: held.total_bytes, elapsed_ms };
         let report = finished.report(&messages, &batch, shared.config.total_failure);
-        shared.recorder.record(&report);
+        // The response is decided: nothing that is told of it may change it.
+        let _told = contain(|| shared.recorder.record(&report));
         if report.failed.is_some() {
             return Err(RunError::AllFailed { records: messages.len() });
         }
         let answers = report.items.iter().map(|item| (item.message_id, item.is_acknowledged()));
         BatchResponse::new(answers).map_err(RunError::Response)
+    }
+
+    /// When an invocation that came at `received_ms` ends, by what was announced; an implausible time counts as unknown.
+    /// All in epoch milliseconds.
+    pub fn resolve_deadline_ms(&self, announced_ms: Option<u64>, received_ms: u64) -> u64 {
+        let shared = &*self.shared;
+        resolve_deadline_ms(announced_ms, shared.started_ms, received_ms, shared.config.timeout_ms)
     }
 
     /// Tells the recorder of an invocation that its host could not bring to an end, `received_ms` being when it came, and

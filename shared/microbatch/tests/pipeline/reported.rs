@@ -1,13 +1,16 @@
 //! What a batch reports of its times, its requests and its size.
 
-use std::num::NonZeroUsize;
+use std::{num::NonZeroUsize, sync::Arc};
 
 use microbatch::{
-    BatchItem, BatchProcessor, BatchResult, InBatches, MemoryStore, NoWrites, Pipeline, batcher::Limits,
-    telemetry::CallKind,
+    BatchItem, BatchProcessor, BatchReport, BatchResult, InBatches, MemoryStore, NoWrites, Pipeline, Recorder,
+    batcher::Limits,
+    pipeline::{Host, RunError},
+    telemetry::{CallKind, RefusedBatch},
 };
+use microbatch_testkit::clock::{SeededRandom, TokioClock};
 
-use super::support::{Bench, Item, body, event};
+use super::support::{Bench, Item, body, event, scripted};
 
 fn slow(id: &str, ms: u64) -> String {
     format!(r#"{{"id":"{id}","act":"slow","ms":{ms}}}"#)
@@ -52,6 +55,36 @@ async fn p11_the_bytes_of_all_events_at_once_are_told_and_forgotten() {
     assert_eq!((reports[0].bytes, reports[0].buffered_bytes), (bytes, 2 * bytes), "the second, which ended first");
     assert_eq!((reports[1].bytes, reports[1].buffered_bytes), (bytes, bytes));
     assert_eq!(third.buffered_bytes, third.bytes, "both are forgotten");
+}
+
+/// Panics when it is told.
+struct Panicking;
+
+impl Recorder for Panicking {
+    fn record(&self, _report: &BatchReport<'_>) {
+        panic!("the recorder panics");
+    }
+
+    fn record_refused(&self, _refused: &RefusedBatch<'_>) {
+        panic!("the recorder panics");
+    }
+}
+
+/// P7: what is told of a batch cannot change what becomes of it.
+#[tokio::test(start_paused = true)]
+async fn p7_a_recorder_that_panics_changes_no_response() {
+    let host = Host {
+        store: MemoryStore::new(),
+        clock: Arc::new(TokioClock::default()),
+        random: Arc::new(SeededRandom::new(1)),
+        recorder: Arc::new(Panicking),
+        queue: None,
+    };
+    let builder = Pipeline::builder(scripted()).key("id").options(|options| options.namespace = "test".into());
+    let pipeline = builder.build(host).expect("valid");
+    let response = pipeline.run(&event(&[&body("a", "succeed"), &body("b", "fail")]), "batch", None).await;
+    assert_eq!(response.expect("it is decided").into_failed_ids(), ["m1"]);
+    assert!(matches!(pipeline.run("no event", "batch", None).await, Err(RunError::Event(_))));
 }
 
 struct Slow;

@@ -318,6 +318,6 @@ pub(super) fn follow(leader: Verdict, of_leader: Option<&Fingerprint>, of_follow
         };
     }
     let outcome = if completed { Outcome::Duplicate } else { leader.outcome };
-    // The processor ran for the leader.
-    Verdict { outcome, started_ms: None, ended_ms: None, ..leader }
+    // Claimed, and run, was the leader.
+    Verdict { outcome, elapsed_ms: None, claimed_ms: None, started_ms: None, ended_ms: None, ..leader }
 }
