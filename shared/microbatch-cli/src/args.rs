@@ -355,7 +355,7 @@ pub(crate) struct Figures {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum Format {
-    /// For people: a line for each finding, its fix, and a summary
+    /// For people
     Text,
     /// For programs
     Json,

@@ -33,9 +33,7 @@ pub(crate) async fn run(args: Resolve, stop: &Stop) -> Result<Exit, Failure> {
         ..Records::default()
     };
     let table = store::open(&records, &args.places, None).await?;
-    let table = table.ok_or_else(|| {
-        Failure::usage("which idempotency table? Name it by --table, or a function of the stack by --function")
-    })?;
+    let table = table.ok_or_else(|| Failure::usage(store::WHICH_TABLE))?;
     let to =
         if args.completed { Resolution::Completed } else { Resolution::Retry { undo_completed: args.undo_completed } };
     let key = Key::from_stored(key);

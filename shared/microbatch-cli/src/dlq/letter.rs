@@ -111,7 +111,7 @@ impl Why {
         match self {
             Why::Parked(reason) => &reason.kind,
             Why::Unreadable => "unreadable reason",
-            Why::Moved => "moved by the redrive policy",
+            Why::Moved => "moved, or sent in by others",
         }
     }
 

@@ -148,7 +148,7 @@ mod tests {
         let text = table(&groups, NOW_MS);
         let expected = "\
 code           kind                         count  oldest sent                  newest sent
-@moved         moved by the redrive policy      2  2025-11-24 13:00:00Z (3 h ago)   2025-11-24 14:00:00Z (2 h ago)
+@moved         moved, or sent in by others      2  2025-11-24 13:00:00Z (3 h ago)   2025-11-24 14:00:00Z (2 h ago)
 @unreadable    unreadable reason                1  2025-11-24 15:59:55Z (5 s ago)   2025-11-24 15:59:55Z (5 s ago)
 invalid_order  permanent                        1  2025-11-24 15:59:00Z (60 s ago)  2025-11-24 15:59:00Z (60 s ago)";
         let squeeze = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");

@@ -73,16 +73,17 @@ async fn selected(place: &Place, stop: &Stop, selection: &Selection) -> Result<E
     let (seen, missing) = (sweep.seen(), sweep.missing());
     sweep.finish().await;
     terminal::line(&format!("{} deleted from {}, of {seen} looked at", messages(deleted), place.name()));
-    if missing > 0 {
-        terminal::line(&format!("{missing} of the ids did not come"));
-    }
     outcome?;
     if failed > 0 {
         let what =
             format!("{} could not be deleted and are still there; the same command tries again", messages(failed));
         return Err(Failure::environment(what));
     }
-    Ok(stop.heard().unwrap_or(Exit::Done))
+    match stop.heard() {
+        Some(exit) => Ok(exit),
+        None if missing > 0 => Err(Failure::usage(format!("{missing} of the ids that were asked for did not come"))),
+        None => Ok(Exit::Done),
+    }
 }
 
 /// Deletes everything at once.

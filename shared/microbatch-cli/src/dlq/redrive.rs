@@ -98,6 +98,7 @@ pub(super) async fn run(args: Redrive, stop: &Stop) -> Result<Exit, Failure> {
 /// to send, and nothing to guess it by.
 async fn destination(args: &Redrive, place: &Place, stop: &Stop) -> Result<Option<Destination>, Failure> {
     let (url, is_named) = match (&args.to, &place.function) {
+        (Some(to), Some((name, part))) if to == name => (part.queues.source.clone(), true),
         (Some(to), _) => (place.queue(to).await?, true),
         (None, Some((_, part))) => (part.queues.source.clone(), false),
         (None, None) => match guess(place, stop).await? {
@@ -466,6 +467,10 @@ impl<'a> Work<'a> {
             )));
         }
         self.journal.finish()?;
+        if self.counts.missing > 0 {
+            let missing = self.counts.missing;
+            return Err(Failure::usage(format!("{missing} of the ids that were asked for did not come")));
+        }
         Ok(Exit::Done)
     }
 }
@@ -512,9 +517,6 @@ impl Counts {
                 "{count} came back already and stay: the function refuses them still; mend it or the sender first, then \
                  redrive again"
             ));
-        }
-        if self.missing > 0 {
-            lines.push(format!("{} of the ids that were asked for did not come", self.missing));
         }
         if self.sent == 0 && self.seen > 0 && lines.len() == 1 {
             lines.push("no message is as asked for; `dlq list` shows the codes".to_owned());

@@ -34,6 +34,10 @@ pub(crate) async fn run(args: Explain, stop: &Stop) -> Result<Exit, Failure> {
         if namespace.is_empty() || digest.is_empty() {
             return Err(Failure::usage("expected a key of the form namespace#digest, as the table holds it"));
         }
+        // SHA-256 or, in Powertools' format, MD5.
+        if ![64, 32].contains(&digest.len()) || !digest.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            terminal::note("what follows # is no digest of 64 or 32 hex digits: is the key whole?");
+        }
         let mut records = args.records.clone();
         // A function's default namespace is its name.
         records.function.get_or_insert_with(|| namespace.to_owned());
@@ -68,9 +72,7 @@ pub(crate) async fn run(args: Explain, stop: &Stop) -> Result<Exit, Failure> {
 
 async fn table(records: &crate::args::Records, args: &Explain, place: Option<&place::Place>) -> Result<Table, Failure> {
     let table = store::open(records, &args.places, place).await?;
-    table.ok_or_else(|| {
-        Failure::usage("which idempotency table? Name it by --table, or a function of the stack by --function")
-    })
+    table.ok_or_else(|| Failure::usage(store::WHICH_TABLE))
 }
 
 async fn keys(args: &Explain, table: &Table, place: Option<&place::Place>) -> Result<Keys, Failure> {

@@ -154,7 +154,10 @@ async fn elsewhere(queue: &str, stack: Option<&Whereabouts>) -> Result<Place, Fa
     let config = checked(sdk_config().await).await.map_err(|mut failure| {
         let names = stack.map(|stack| stack.functions.keys().map(String::as_str).collect::<Vec<_>>().join(", "));
         let hint = names.map_or_else(
-            || "no stack of `microbatch up` runs here".to_owned(),
+            || {
+                "no stack of `microbatch up` is found (one that runs with --state DIR is by the same --state)"
+                    .to_owned()
+            },
             |names| format!("the stack that runs here has the functions {names}"),
         );
         failure.message = format!("{hint}, and {}", failure.message);

@@ -24,6 +24,10 @@ use crate::up::running::Part;
 use crate::{target, terminal};
 
 const NAMESPACE: &str = "MICROBATCH_NAMESPACE";
+/// Where no table is named, and no stack says it.
+pub(crate) const WHICH_TABLE: &str = "which idempotency table? Name it by --table, or a function of the stack by --function; a stack that runs with --state DIR is \
+     found by the same --state";
+
 /// The variables that say where in which table a record stands, and how keys are made.
 pub(crate) const RECORD_SETTINGS: [&str; 9] = [
     TABLE_VARIABLE,

@@ -217,7 +217,14 @@ fn batch(object: &Map<String, Value>, bytes: u64) -> Found {
         ("DelaysFailed", "delays_failed"),
     ];
     let count = |name: &str| object.get(name).and_then(Value::as_u64);
-    let (Some(records), Some(elapsed_ms)) = (count("records"), count("elapsed_ms")) else { return Found::Unreadable };
+    let (records, elapsed_ms) = match (count("records"), count("elapsed_ms")) {
+        (Some(records), Some(elapsed_ms)) => (records, elapsed_ms),
+        // That it failed as a whole is another line of the same target.
+        (None, None) if !object.contains_key("records") && !object.contains_key("elapsed_ms") => {
+            return Found::Other(bytes);
+        }
+        _ => return Found::Unreadable,
+    };
     let is_partial = count("reported").is_some_and(|reported| reported > 0 && reported < records);
     let mut metrics = vec![
         ("BatchSize", Some(records)),
@@ -377,6 +384,15 @@ mod tests {
         for line in ["{", "  },", r#"    "eventId": "1","#] {
             assert_eq!(read_one(line), Found::Other(0), "{line}");
         }
+    }
+
+    #[test]
+    fn that_a_batch_failed_as_a_whole_is_another_line() {
+        let line = r#"{"timestamp":"2026-11-28T23:42:37Z","level":"ERROR","target":"microbatch::batch","message":"batch failed","batch_id":"b"}"#;
+        assert!(matches!(read_one(line), Found::Other(_)));
+        let broken =
+            r#"{"timestamp":"2026-11-28T23:42:37Z","target":"microbatch::batch","message":"batch","records":"7"}"#;
+        assert_eq!(read_one(broken), Found::Unreadable);
     }
 
     #[test]
