@@ -12,6 +12,8 @@ use microbatch_testkit::emf::EmfLine;
 use opentelemetry_proto::tonic::trace::v1::{Span, status::StatusCode};
 use serde_json::{Value, json};
 
+use crate::infra;
+
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The lines of metrics that a function wrote, each checked against the format.
@@ -22,9 +24,9 @@ async fn metrics(stack: &Stack) -> Vec<EmfLine> {
     lines.map(|line| EmfLine::read(line).unwrap_or_else(|rule| panic!("{rule}: {line}"))).collect()
 }
 
-/// Alarms, dashboards and runbooks are compared with the reference page, and that with [`METRICS`]: here is the third side.
+/// What alarms, dashboards and runbooks name, what the reference page lists, and what a real function emits.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_metric_that_is_described_is_emitted_by_a_real_function_and_no_other() {
+async fn every_metric_that_is_named_or_described_is_emitted_by_a_real_function_and_no_other() {
     let stack = Stack::process_orders(&[("AWS_LAMBDA_LOG_LEVEL", "ERROR")]).await;
     let events = e2e::paths::events_dir();
     for name in ["orders.json", "failures.json"] {
@@ -43,6 +45,10 @@ async fn every_metric_that_is_described_is_emitted_by_a_real_function_and_no_oth
         assert_eq!(line.dimensions.keys().map(String::as_str).collect::<Vec<_>>(), DIMENSIONS);
         assert_eq!(line.root["level"], "ERROR");
     }
+    let emitted: BTreeSet<String> = lines.iter().flat_map(|line| line.metrics.keys().cloned()).collect();
+    assert_eq!(emitted, infra::metrics::ours(), "the reference page");
+    let named = infra::metrics::all_named();
+    assert_eq!(infra::metrics::problems(&named, &emitted), Vec::<String>::new(), "alarms, dashboards and runbooks");
     let of = |metric: &str| lines.iter().map(|line| line.sum(metric)).collect::<Vec<_>>();
     assert_eq!(of("Items"), [5.0, 5.0]);
     assert_eq!(of("ItemsProcessed"), [5.0, 3.0]);

@@ -7,6 +7,7 @@ use e2e::stack::need;
 use serde_json::{Value, json};
 
 use super::math::{Values, ids, value_of};
+use super::metrics::named_by_alarm;
 use super::runbooks::runbooks;
 use super::template::{Template, UNITS, infra, list, map, number, text};
 
@@ -18,6 +19,16 @@ pub(crate) const WATCHED: [(&str, &str); 4] = [
     ("MemoryMB", "512"),
 ];
 const TOPIC: &str = "arn:aws:sns:eu-west-1:123456789012:page";
+const TICKET_TOPIC: &str = "arn:aws:sns:eu-west-1:123456789012:ticket";
+
+/// The alarms that tell somebody: their ids, the ends of their names, and what they tell by.
+pub(crate) const TELLING: [(&str, &str, &str); 5] = [
+    ("PageAlarm", "page", "page"),
+    ("DeadLettersPageAlarm", "dead-letters-page", "page"),
+    ("RepeatedEffectsPageAlarm", "repeated-effects-page", "page"),
+    ("TicketAlarm", "ticket", "ticket"),
+    ("LostLeasesTicketAlarm", "lost-leases-ticket", "ticket"),
+];
 
 /// The template of alarms, with these parameters beside those that it needs.
 pub(crate) fn alarms(parameters: &[(&str, &str)]) -> Template {
@@ -77,7 +88,6 @@ fn items_burn_over_five_times_what_the_objective_allows() {
         ("99", 1000.0, [0.0, 0.0, 0.0, 0.0], false),
         ("99.9", 10_000.0, [0.0, 0.0, 49.0, 0.0], false),
         ("99.9", 10_000.0, [0.0, 0.0, 51.0, 0.0], true),
-        ("50", 100.0, [0.0, 0.0, 0.0, 100.0], false),
     ] {
         let alarms = alarms(&[("ItemSuccessPercent", objective)]);
         for id in ["ItemBurnLongAlarm", "ItemBurnShortAlarm"] {
@@ -98,6 +108,34 @@ fn batches_burn_over_five_times_what_the_objective_allows() {
             let metrics = [("failed", Some(failures)), ("batches", Some(batches))];
             assert_eq!(goes_off(&alarms, id, &metrics), burns, "{id} {objective}: {failures} of {batches}");
         }
+    }
+}
+
+#[test]
+fn a_failure_of_everything_pages_whatever_the_objective_and_the_burn_rate() {
+    let declared = alarms(&[]).body()["Parameters"].clone();
+    let extremes = |name: &str| ["MinValue", "MaxValue"].map(|of| text(&declared[name][of]));
+    for rate in extremes("BurnRate") {
+        for objective in extremes("ItemSuccessPercent") {
+            let alarms = alarms(&[("ItemSuccessPercent", objective.as_str()), ("BurnRate", rate.as_str())]);
+            for id in ["ItemBurnLongAlarm", "ItemBurnShortAlarm"] {
+                let burns = goes_off(&alarms, id, &items(100.0, [0.0, 100.0, 0.0, 0.0]));
+                assert!(burns, "{id} at {objective} % and {rate} times");
+            }
+        }
+        for objective in extremes("BatchSuccessPercent") {
+            let alarms = alarms(&[("BatchSuccessPercent", objective.as_str()), ("BurnRate", rate.as_str())]);
+            for id in ["BatchBurnLongAlarm", "BatchBurnShortAlarm"] {
+                let burns = goes_off(&alarms, id, &[("failed", Some(10.0)), ("batches", Some(10.0))]);
+                assert!(burns, "{id} at {objective} % and {rate} times");
+            }
+        }
+    }
+    // The template's own parameters are no wider.
+    let template = Template::read();
+    for (unit, of) in UNITS.iter().flat_map(|unit| ["ItemSuccessPercent", "BatchSuccessPercent"].map(|of| (unit, of))) {
+        let own = &template.body()["Parameters"][unit.id(of)];
+        assert_eq!(["MinValue", "MaxValue"].map(|of| text(&own[of])), extremes(of), "{of} of {}", unit.name);
     }
 }
 
@@ -136,29 +174,29 @@ fn the_windows_of_a_burn_rate_are_half_an_hour_and_five_minutes() {
 #[test]
 fn a_batch_is_lost_that_lambda_counts_as_an_error_and_nobody_reported() {
     let alarms = alarms(&[]);
-    for (invocations, errors, reports, lost) in [
-        (Some(100.0), Some(0.0), Some(100.0), Some(0.0)),
-        // Five that were killed; five that failed as a whole, and said so.
-        (Some(100.0), Some(5.0), Some(95.0), Some(5.0)),
-        (Some(100.0), Some(5.0), Some(100.0), Some(0.0)),
-        // Ten that are still under way.
-        (Some(100.0), Some(0.0), Some(90.0), Some(0.0)),
-        (Some(100.0), Some(2.0), Some(90.0), Some(2.0)),
-        // Ten that began in the period before.
-        (Some(90.0), Some(0.0), Some(100.0), Some(-10.0)),
-        // All of them, as after a deployment that does not start.
-        (Some(20.0), Some(20.0), None, Some(20.0)),
-        (None, None, None, None),
+    for (errors, failures, lost) in [
+        (Some(0.0), Some(0.0), Some(0.0)),
+        // Five that were killed; a stream of those that failed as a whole, and said so; some of both.
+        (Some(5.0), Some(0.0), Some(5.0)),
+        (Some(400.0), Some(400.0), Some(0.0)),
+        (Some(403.0), Some(400.0), Some(3.0)),
+        // One of them was reported a moment later, in the next period.
+        (Some(399.0), Some(400.0), Some(0.0)),
+        // All of them, as after a deployment that does not start; or they report nothing, with metrics off.
+        (Some(20.0), None, Some(20.0)),
+        (None, Some(2.0), Some(0.0)),
+        (None, None, None),
     ] {
-        let metrics = [("invocations", invocations), ("errors", errors), ("reports", reports)];
+        let metrics = [("errors", errors), ("failures", failures)];
         assert_eq!(value(&alarms, "BatchLossAlarm", &metrics), lost, "{metrics:?}");
         assert_eq!(goes_off(&alarms, "BatchLossAlarm", &metrics), lost.is_some_and(|lost| lost > 0.0));
     }
     let properties = alarms.properties("BatchLossAlarm");
     let of = |name: &str| number(&properties[name]);
     assert_eq!((of("DatapointsToAlarm"), of("EvaluationPeriods")), (2, 3), "one period may deceive");
-    let reports = stats(&properties).into_iter().find(|stat| stat["Metric"]["MetricName"] == "BatchLatency");
-    assert_eq!(reports.expect("it counts reports")["Stat"], "SampleCount");
+    let counted = stats(&properties).into_iter().map(|stat| (text(&stat["Metric"]["MetricName"]), text(&stat["Stat"])));
+    let sums = ["Errors", "BatchFailures"].map(|name| (name.to_owned(), "Sum".to_owned()));
+    assert_eq!(counted.collect::<BTreeSet<_>>(), BTreeSet::from(sums));
 }
 
 #[test]
@@ -286,9 +324,8 @@ fn names_in(rule: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_alarm_is_in_one_composite_and_only_the_two_at_the_top_tell_anybody() {
-    let with_topics = [("PageTopicArn", TOPIC), ("TicketTopicArn", "arn:aws:sns:eu-west-1:123456789012:ticket")];
-    let alarms = alarms(&with_topics);
+fn every_alarm_is_in_one_composite_and_only_those_at_the_top_tell_anybody() {
+    let alarms = alarms(&[("PageTopicArn", TOPIC), ("TicketTopicArn", TICKET_TOPIC)]);
     let by_name: BTreeMap<_, _> =
         all(&alarms).into_iter().map(|id| (text(&alarms.properties(id)["AlarmName"]), id)).collect();
     let mut parents: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
@@ -302,18 +339,75 @@ fn every_alarm_is_in_one_composite_and_only_the_two_at_the_top_tell_anybody() {
     for id in all(&alarms) {
         let properties = alarms.properties(id);
         let tells = ["AlarmActions", "OKActions"].map(|of| properties[of].as_array().map_or(0, Vec::len));
-        if ["PageAlarm", "TicketAlarm"].contains(&id) {
+        if let Some((_, name, by)) = TELLING.iter().find(|(telling, _, _)| *telling == id) {
             assert!(!parents.contains_key(id), "{id}");
             assert_eq!(tells, [1, 1], "{id}");
+            assert_eq!(text(&properties["AlarmName"]), format!("orders-{name}"));
+            let topic = if *by == "page" { TOPIC } else { TICKET_TOPIC };
+            assert_eq!(
+                (&properties["AlarmActions"], &properties["OKActions"]),
+                (&json!([topic]), &json!([topic])),
+                "{id}"
+            );
         } else {
             assert_eq!(parents[id].len(), 1, "{id}");
             assert_eq!(tells, [0, 0], "{id}");
         }
         assert_eq!(properties["InsufficientDataActions"], Value::Null, "{id}");
     }
-    assert_eq!(alarms.properties("PageAlarm")["AlarmActions"], json!([TOPIC]));
-    let suppressor = text(&alarms.properties("TicketAlarm")["ActionsSuppressor"]);
-    assert_eq!(by_name[&suppressor], "PageAlarm");
+}
+
+/// The names of the metric alarms that a composite alarm goes off with, also by others.
+fn behind(alarms: &Template, id: &str) -> BTreeSet<String> {
+    let composite = alarms.ids("AWS::CloudWatch::CompositeAlarm").into_iter();
+    let composite: BTreeMap<_, _> = composite.map(|id| (text(&alarms.properties(id)["AlarmName"]), id)).collect();
+    let names = names_in(&text(&alarms.properties(id)["AlarmRule"]));
+    let leaves = names.into_iter().flat_map(|name| match composite.get(&name) {
+        Some(id) => behind(alarms, id),
+        None => BTreeSet::from([name]),
+    });
+    leaves.collect()
+}
+
+#[test]
+fn what_lasts_for_days_or_minutes_hides_nothing_and_is_hidden_by_nothing() {
+    let alarms = alarms(&[]);
+    let suppressed = |id: &str| !alarms.properties(id)["ActionsSuppressor"].is_null();
+    // Letters wait until somebody has looked; the others are over after a period.
+    for (alone, teller) in [
+        ("orders-dead-letters", "DeadLettersPageAlarm"),
+        ("orders-repeated-effects", "RepeatedEffectsPageAlarm"),
+        ("orders-lost-leases", "LostLeasesTicketAlarm"),
+    ] {
+        let alone = BTreeSet::from([alone.to_owned()]);
+        for (id, _, _) in TELLING {
+            let behind = behind(&alarms, id);
+            assert!(if id == teller { behind == alone } else { behind.is_disjoint(&alone) }, "{id}: {behind:?}");
+        }
+        assert!(!suppressed(teller), "{teller}");
+    }
+    // Nor is anything else hidden that looks at these metrics.
+    for id in alarms.ids("AWS::CloudWatch::CompositeAlarm").into_iter().filter(|id| suppressed(id)) {
+        let hidden = behind(&alarms, id);
+        for metric_alarm in alarms.ids("AWS::CloudWatch::Alarm") {
+            let properties = alarms.properties(metric_alarm);
+            let metrics = named_by_alarm(metric_alarm, &properties);
+            let short =
+                metrics.iter().any(|metric| ["LostLeases", "EffectsAfterLostLease"].contains(&metric.name.as_str()));
+            assert!(!short || !hidden.contains(&text(&properties["AlarmName"])), "{id} hides {metric_alarm}");
+        }
+        // And only by what ends with its cause.
+        let suppressor = text(&alarms.properties(id)["ActionsSuppressor"]);
+        assert_eq!(suppressor, text(&alarms.properties("PageAlarm")["AlarmName"]));
+    }
+}
+
+#[test]
+fn a_look_at_the_dead_letters_does_not_end_their_page() {
+    // A look hides them for up to two minutes.
+    let properties = alarms(&[]).properties("DeadLettersAlarm");
+    assert_eq!(properties["Statistic"], "Maximum");
+    assert!(number(&properties["Period"]) * number(&properties["EvaluationPeriods"]) > 2 * 120);
 }
 
 #[test]

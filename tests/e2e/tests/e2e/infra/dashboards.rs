@@ -24,12 +24,13 @@ fn template() -> Template {
 pub(crate) fn dashboards() -> Vec<(String, Value)> {
     let template = template();
     let ids = template.ids("AWS::CloudWatch::Dashboard");
-    let body = |id: &str| {
-        let body = text(&template.properties(id)["DashboardBody"]);
-        assert!(!body.contains("${"), "{id}: a placeholder that is nobody's");
-        serde_json::from_str(&body).unwrap_or_else(|error| panic!("{id}: {error}"))
-    };
-    ids.iter().map(|id| ((*id).to_owned(), body(id))).collect()
+    ids.iter().map(|id| ((*id).to_owned(), body_of(&template, id))).collect()
+}
+
+fn body_of(template: &Template, id: &str) -> Value {
+    let body = text(&template.properties(id)["DashboardBody"]);
+    assert!(!body.contains("${"), "{id}: a placeholder that is nobody's");
+    serde_json::from_str(&body).unwrap_or_else(|error| panic!("{id}: {error}"))
 }
 
 #[test]
@@ -105,7 +106,7 @@ fn metric_widget_is_whole(id: &str, properties: &Value) {
 }
 
 #[test]
-fn the_on_call_dashboard_shows_every_alarm_and_links_every_runbook() {
+fn the_on_call_dashboard_shows_every_alarm() {
     let alarms = alarms(&[]);
     let (_, body) = dashboards().into_iter().find(|(id, _)| id == "OnCallDashboard").expect("it is there");
     let widgets = list(&body["widgets"]);
@@ -124,11 +125,20 @@ fn the_on_call_dashboard_shows_every_alarm_and_links_every_runbook() {
         })
         .collect();
     assert_eq!(shown, expected);
+}
 
-    let markdown: String = widgets.iter().filter_map(|widget| widget["properties"]["markdown"].as_str()).collect();
-    for file in super::runbooks::runbooks() {
-        let linked = markdown.contains(&format!("(infra/runbooks/{file})")) || file == "README.md";
-        assert!(linked || super::runbooks::BESIDE.contains(&file.as_str()), "{file} is not linked");
+#[test]
+fn the_on_call_dashboard_links_every_runbook_or_names_it_where_there_is_no_url() {
+    for (base, is_url) in [("infra/runbooks", false), ("https://example.com/runbooks", true)] {
+        let body = body_of(&template().with(&[("RunbookBaseUrl", base)]), "OnCallDashboard");
+        let widgets = list(&body["widgets"]).iter();
+        let markdown: String = widgets.filter_map(|widget| widget["properties"]["markdown"].as_str()).collect();
+        assert_eq!(markdown.contains("]("), is_url, "{markdown}");
+        for file in super::runbooks::runbooks() {
+            let link = if is_url { format!("]({base}/{file})") } else { format!(": {base}/{file}") };
+            let beside = file == "README.md" || super::runbooks::BESIDE.contains(&file.as_str());
+            assert!(beside || markdown.contains(&link), "{file} is not linked");
+        }
     }
 }
 
@@ -153,8 +163,8 @@ fn what_a_dashboard_computes_is_what_the_alarm_does() {
         ("abandoned", 4.0),
         ("items", 500.0),
         ("errors", 7.0),
+        ("failures", 3.0),
         ("invocations", 90.0),
-        ("reports", 80.0),
         ("batches", 90.0),
         ("duration", 12_345.0),
         ("processed", 321.0),

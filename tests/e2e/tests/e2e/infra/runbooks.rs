@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use e2e::stack::need;
 use serde_json::Value;
 
-use super::alarms::alarms;
+use super::alarms::{TELLING, alarms};
 use super::metrics::code_spans;
 use super::template::{Template, infra, list, map, python, text};
 
@@ -105,16 +105,17 @@ fn index() -> Vec<(String, String, String)> {
 fn the_index_and_the_alarms_say_the_same() {
     let alarms = alarms(&[]);
     let property = |id: &str, name: &str| text(&alarms.properties(id)[name]);
-    let page_rule = property("PageAlarm", "AlarmRule");
-    let burn_rules = [property("ItemBurnAlarm", "AlarmRule"), property("BatchBurnAlarm", "AlarmRule")].concat();
+    let pages = TELLING.iter().filter(|(_, _, by)| *by == "page").map(|(id, _, _)| *id);
+    let page_rules: String =
+        pages.chain(["ItemBurnAlarm", "BatchBurnAlarm"]).map(|id| property(id, "AlarmRule")).collect();
     let mut expected = BTreeSet::new();
     for id in [alarms.ids("AWS::CloudWatch::Alarm"), alarms.ids("AWS::CloudWatch::CompositeAlarm")].concat() {
-        if ["PageAlarm", "TicketAlarm"].contains(&id) {
+        if TELLING.iter().any(|(telling, _, _)| *telling == id) {
             continue;
         }
         let name = property(id, "AlarmName");
         let quoted = format!("\"{name}\"");
-        let tells = if page_rule.contains(&quoted) || burn_rules.contains(&quoted) { "page" } else { "ticket" };
+        let tells = if page_rules.contains(&quoted) { "page" } else { "ticket" };
         let description = property(id, "AlarmDescription");
         let page = description.rsplit('/').next().unwrap_or_default().to_owned();
         expected.insert((name.trim_start_matches("orders-").to_owned(), tells.to_owned(), page));
@@ -141,8 +142,8 @@ fn every_runbook_is_led_to_and_says_of_which_alarms() {
 
 #[test]
 fn an_alarm_or_a_widget_that_a_page_names_exists() {
-    let alarms: BTreeSet<_> =
-        index().into_iter().map(|(name, _, _)| name).chain(["page".into(), "ticket".into()]).collect();
+    let telling = TELLING.iter().map(|(_, name, _)| (*name).to_owned());
+    let alarms: BTreeSet<_> = index().into_iter().map(|(name, _, _)| name).chain(telling).collect();
     let titles: BTreeSet<_> = super::dashboards::dashboards()
         .iter()
         .flat_map(|(_, body)| list(&body["widgets"]).to_vec())

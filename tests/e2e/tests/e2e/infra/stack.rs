@@ -17,7 +17,7 @@ use e2e::stack::need;
 use e2e::tools::{ministack, sam_cli_bin};
 use serde_json::{Value, json};
 
-use super::alarms::alarms;
+use super::alarms::{TELLING, alarms};
 use super::settings::settings;
 use super::template::{Template, UNITS, Unit, infra, list, map, number, output_of, python, quiet, text};
 
@@ -246,20 +246,25 @@ async fn composite_alarms_go_off_with_what_they_are_made_of() {
     }
     cases.push((vec![burns[0], burns[1]], vec!["batch-burn", "page"]));
     cases.push((vec![burns[2], burns[3]], vec!["item-burn", "page"]));
-    for paged in ["batch-latency", "batch-loss", "dead-letters", "oldest-message"] {
+    for paged in ["batch-latency", "batch-loss", "oldest-message"] {
         cases.push((vec![paged], vec!["page"]));
     }
-    let tickets = ["batch-size", "busy", "cost-per-item", "duplicates", "lost-leases", "repeated-effects"];
-    for ticket in tickets.into_iter().chain(["requeue-failures", "store-errors", "throttles"]) {
+    cases.push((vec!["dead-letters"], vec!["dead-letters-page"]));
+    cases.push((vec!["repeated-effects"], vec!["repeated-effects-page"]));
+    cases.push((vec!["lost-leases"], vec!["lost-leases-ticket"]));
+    for ticket in ["batch-size", "busy", "cost-per-item", "duplicates", "requeue-failures", "store-errors", "throttles"]
+    {
         cases.push((vec![ticket], vec!["ticket"]));
     }
-    cases.push((vec!["dead-letters", "throttles"], vec!["page", "ticket"]));
+    cases.push((vec!["dead-letters", "throttles"], vec!["dead-letters-page", "ticket"]));
+    cases.push((vec!["dead-letters", "batch-loss"], vec!["dead-letters-page", "page"]));
 
+    // One that names another comes after it.
+    let composite = [["BatchBurnAlarm", "ItemBurnAlarm"].as_slice(), TELLING.map(|(id, _, _)| id).as_slice()].concat();
     let named = |names: &[&str]| names.iter().map(|name| format!("orders-{name}")).collect::<Vec<_>>();
     let request = json!({
         "metric": properties(&alarms.ids("AWS::CloudWatch::Alarm")),
-        // One that names another comes after it.
-        "composite": properties(&["BatchBurnAlarm", "ItemBurnAlarm", "PageAlarm", "TicketAlarm"]),
+        "composite": properties(&composite),
         "cases": cases.iter().map(|(off, _)| named(off)).collect::<Vec<_>>(),
     });
     let found = python("stack.py", |command| cloud.enter(command.args(["alarms", &request.to_string()])));

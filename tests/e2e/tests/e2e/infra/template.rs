@@ -203,7 +203,10 @@ impl Template {
             "Ref" if argument == "AWS::NoValue" => return None,
             "Ref" => self.reference(&text(argument)).into(),
             "Fn::GetAtt" => self.attribute(&text(&all()[0]), &text(&all()[1])).into(),
-            "Fn::Sub" => self.substitute(&text(argument)).into(),
+            "Fn::Sub" => match all() {
+                [pattern, variables] => self.substitute(&text(pattern), map(variables)).into(),
+                _ => self.substitute(&text(argument), &Map::new()).into(),
+            },
             "Fn::FindInMap" => self.body["Mappings"][resolved(0)][resolved(1)][resolved(2)].clone(),
             "Fn::If" => return self.resolve(&all()[if self.condition(&text(&all()[0])) { 1 } else { 2 }]),
             "Fn::Equals" => (resolved(0) == resolved(1)).into(),
@@ -257,12 +260,16 @@ impl Template {
         }
     }
 
-    fn substitute(&self, pattern: &str) -> String {
+    fn substitute(&self, pattern: &str, variables: &Map<String, Value>) -> String {
+        let value = |name: &str| match variables.get(name) {
+            Some(variable) => text(&self.resolve(variable).unwrap_or_default()),
+            None => self.reference(name),
+        };
         let mut parts = pattern.split("${");
         let mut substituted = parts.next().unwrap_or_default().to_owned();
         for part in parts {
             let (name, rest) = part.split_once('}').expect("a closed placeholder");
-            substituted.push_str(&self.reference(name));
+            substituted.push_str(&value(name));
             substituted.push_str(rest);
         }
         substituted
