@@ -47,6 +47,15 @@ pub(crate) struct Loop {
 }
 
 impl Loop {
+    /// post-ledger on a FIFO queue, with its tables.
+    pub(crate) async fn post_ledger(sqs: &Sqs, source: &str) -> Self {
+        let settings = MappingInput { reports_item_failures: true, ..MappingInput::default() };
+        let variables = [("LEDGER_TABLE", "ledger"), ("BALANCES_TABLE", "balances"), ("LEDGER_CURRENCIES", "EUR")];
+        let tables = [("ledger", "account_id,entry_id"), ("balances", "account_id,currency")];
+        let program = need(functions()).post_ledger();
+        Self::start("post-ledger", &program, &variables, &tables, sqs, source, settings).await
+    }
+
     /// Starts all but the processes, which the mapping starts. `tables` are made beside those of every [`Tables`].
     pub(crate) async fn start(
         name: &str,
@@ -192,11 +201,7 @@ async fn a_fifo_queue_keeps_the_order_of_each_account() {
         })
         .collect();
     let ids = send(sqs.direct(), &queues.source, &bodies).await;
-    let settings = MappingInput { reports_item_failures: true, ..MappingInput::default() };
-    let variables = [("LEDGER_TABLE", "ledger"), ("BALANCES_TABLE", "balances"), ("LEDGER_CURRENCIES", "EUR")];
-    let tables = [("ledger", "account_id,entry_id"), ("balances", "account_id,currency")];
-    let program = need(functions()).post_ledger();
-    let it = Loop::start("post-ledger", &program, &variables, &tables, &sqs, &queues.source, settings).await;
+    let it = Loop::post_ledger(&sqs, &queues.source).await;
     it.until_empty(&sqs, &queues.source).await;
     let ended = it.stop().await;
 

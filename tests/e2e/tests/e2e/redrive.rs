@@ -261,11 +261,7 @@ async fn dead_letters_of_a_fifo_queue_are_posted_once_at_the_end_of_their_group(
     let mut names: BTreeMap<String, String> = BTreeMap::new();
     let first = entries(&FIRST);
     names.extend(send(sqs.direct(), &queues.source, &first).await.into_iter().zip(first.iter().map(|it| name(&it.0))));
-    let settings = MappingInput { reports_item_failures: true, ..MappingInput::default() };
-    let variables = [("LEDGER_TABLE", "ledger"), ("BALANCES_TABLE", "balances"), ("LEDGER_CURRENCIES", "EUR")];
-    let tables = [("ledger", "account_id,entry_id"), ("balances", "account_id,currency")];
-    let program = need(functions()).post_ledger();
-    let it = Loop::start("post-ledger", &program, &variables, &tables, &sqs, &queues.source, settings).await;
+    let it = Loop::post_ledger(&sqs, &queues.source).await;
     it.until_empty(&sqs, &queues.source).await;
 
     // The credit comes, behind the debit that it covers.
