@@ -107,6 +107,18 @@ pub(crate) struct Filter {
     pub(crate) group: Option<String>,
 }
 
+/// A dead-letter queue, and which of its messages.
+#[derive(Debug, Args)]
+pub(crate) struct Letters {
+    /// A function of the running stack, or the dead-letter queue's name or URL
+    pub(crate) queue: String,
+    /// Only these messages
+    #[arg(value_name = "MESSAGE_ID")]
+    pub(crate) ids: Vec<String>,
+    #[command(flatten)]
+    pub(crate) filter: Filter,
+}
+
 /// Where the records are, and how keys are made.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Records {
@@ -154,13 +166,8 @@ pub(crate) struct List {
 
 #[derive(Debug, Args)]
 pub(crate) struct Show {
-    /// A function of the running stack, or the dead-letter queue's name or URL
-    pub(crate) queue: String,
-    /// Only these messages
-    #[arg(value_name = "MESSAGE_ID")]
-    pub(crate) ids: Vec<String>,
     #[command(flatten)]
-    pub(crate) filter: Filter,
+    pub(crate) letters: Letters,
     /// Look at this many messages at most
     #[arg(long, value_name = "N", default_value = "1000")]
     pub(crate) max: NonZeroU32,
@@ -181,13 +188,8 @@ pub(crate) struct Show {
 
 #[derive(Debug, Args)]
 pub(crate) struct Redrive {
-    /// A function of the running stack, or the dead-letter queue's name or URL
-    pub(crate) queue: String,
-    /// Only these messages
-    #[arg(value_name = "MESSAGE_ID")]
-    pub(crate) ids: Vec<String>,
     #[command(flatten)]
-    pub(crate) filter: Filter,
+    pub(crate) letters: Letters,
     /// The queue to send to, by name or URL [default: the one that the dead-letter queue belongs to]
     #[arg(long, value_name = "QUEUE")]
     pub(crate) to: Option<String>,
@@ -212,13 +214,8 @@ pub(crate) struct Redrive {
 
 #[derive(Debug, Args)]
 pub(crate) struct Purge {
-    /// A function of the running stack, or the dead-letter queue's name or URL
-    pub(crate) queue: String,
-    /// Only these messages
-    #[arg(value_name = "MESSAGE_ID")]
-    pub(crate) ids: Vec<String>,
     #[command(flatten)]
-    pub(crate) filter: Filter,
+    pub(crate) letters: Letters,
     /// Delete every message of the queue at once
     #[arg(long, conflicts_with_all = ["ids", "code", "older_than", "newer_than", "group"])]
     pub(crate) all: bool,

@@ -14,12 +14,12 @@ use crate::up::sqs::reason;
 const LOOK_MAX: usize = 10_000;
 
 pub(super) async fn run(args: Purge, stop: &Stop) -> Result<Exit, Failure> {
-    let mut selection = Selection::new(&args.filter, &args.ids);
+    let mut selection = Selection::new(&args.letters.filter, &args.letters.ids);
     if selection.is_all() && !args.all {
         return Err(Failure::usage("which messages? Name ids or a filter such as --code, or everything by --all"));
     }
     check(args.yes || args.dry_run)?;
-    let place = place::find(&args.queue, &args.places).await?;
+    let place = place::find(&args.letters.queue, &args.places).await?;
     if args.all {
         return all(&args, &place, stop).await;
     }

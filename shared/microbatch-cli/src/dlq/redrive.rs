@@ -38,8 +38,8 @@ struct Destination {
 
 pub(super) async fn run(args: Redrive, stop: &Stop) -> Result<Exit, Failure> {
     check(args.yes || args.dry_run)?;
-    let place = place::find(&args.queue, &args.places).await?;
-    let selection = Selection::new(&args.filter, &args.ids);
+    let place = place::find(&args.letters.queue, &args.places).await?;
+    let selection = Selection::new(&args.letters.filter, &args.letters.ids);
     let Some(to) = destination(&args, &place, stop).await? else {
         terminal::line(&format!("0 messages sent: {} is empty", place.name()));
         return Ok(Exit::Done);

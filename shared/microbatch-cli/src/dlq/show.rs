@@ -17,7 +17,7 @@ use crate::operate::times::{now_ms, when_and_ago};
 use crate::terminal;
 
 pub(super) async fn run(args: Show, stop: &Stop) -> Result<Exit, Failure> {
-    let place = place::find(&args.queue, &args.places).await?;
+    let place = place::find(&args.letters.queue, &args.places).await?;
     let table = store::open(&args.records, &args.places, Some(&place)).await?;
     let joined = match &table {
         None => Err("no idempotency table is named: say it by --table".to_owned()),
@@ -30,7 +30,7 @@ pub(super) async fn run(args: Show, stop: &Stop) -> Result<Exit, Failure> {
         terminal::note(&format!("the store's status is not shown: {what}"));
     }
     let depth = place::depth(&place).await;
-    let selection = Selection::new(&args.filter, &args.ids);
+    let selection = Selection::new(&args.letters.filter, &args.letters.ids);
     let looked = look(&place, stop, &selection, seen_max(args.max)).await?;
     let limit = seen_max(args.limit);
     let mut shown = Vec::new();
