@@ -8,7 +8,7 @@ use std::{borrow::Cow, fmt};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{IgnoredAny, MapAccess, Visitor},
+    de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
 
@@ -95,14 +95,24 @@ pub fn split_event(event: &str) -> Result<Vec<Message<'_>>, EventError> {
     records
         .into_iter()
         .enumerate()
-        .map(|(index, record)| Message::parse(record).ok_or(EventError::MissingMessageId { index }))
+        .map(|(index, Record(message))| message.ok_or(EventError::MissingMessageId { index }))
         .collect()
 }
 
 #[derive(Deserialize)]
 struct RawEvent<'e> {
     #[serde(borrow, rename = "Records")]
-    records: Option<Vec<&'e RawValue>>,
+    records: Option<Vec<Record<'e>>>,
+}
+
+/// A record; none when it has no usable message id.
+struct Record<'e>(Option<Message<'e>>);
+
+impl<'de: 'e, 'e> Deserialize<'de> for Record<'e> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // At once, so that the event is read through no more often than it must be.
+        RawRecord::deserialize(deserializer).map(|fields| Self(Message::from_fields(&fields)))
+    }
 }
 
 fn describe_failure(event: &str, error: &serde_json::Error) -> &'static str {
@@ -132,9 +142,8 @@ impl<'e> Message<'e> {
         self.source_arn.as_deref().is_some_and(|arn| arn.as_bytes().ends_with(b".fifo"))
     }
 
-    /// Parses one record; none when it has no usable message id.
-    fn parse(record: &'e RawValue) -> Option<Self> {
-        let fields = RawRecord::deserialize(record).ok()?;
+    /// The message of a record; none when that has no usable message id.
+    fn from_fields(fields: &RawRecord<'e>) -> Option<Self> {
         let attributes = fields.attributes.and_then(|raw| RawAttributes::deserialize(raw).ok()).unwrap_or_default();
         Some(Self {
             id: text(fields.message_id).filter(|id| !id.is_empty())?,
@@ -174,7 +183,50 @@ pub(crate) fn decode_str(raw: &str) -> Option<Cow<'_, str>> {
     if !inner.contains('\\') {
         return Some(Cow::Borrowed(inner));
     }
-    serde_json::from_str(raw).ok().map(Cow::Owned)
+    unescape(inner).map(Cow::Owned)
+}
+
+/// The text that a JSON string with escapes stands for, `inner` being what is between its quotes; none when it is no valid string.
+///
+/// `serde_json` would do it in a buffer that grows from nothing, and copy that: for bodies, which are JSON within JSON, seven
+/// allocations each, where one is enough.
+fn unescape(inner: &str) -> Option<String> {
+    let mut text = String::with_capacity(inner.len());
+    let mut rest = inner;
+    // As JSON that was parsed, it has no quote and no control character of its own.
+    while let Some((plain, escaped)) = rest.split_once('\\') {
+        text.push_str(plain);
+        let (character, length) = match *escaped.as_bytes().first()? {
+            same @ (b'"' | b'\\' | b'/') => (char::from(same), 1),
+            b'b' => ('\u{8}', 1),
+            b'f' => ('\u{c}', 1),
+            b'n' => ('\n', 1),
+            b'r' => ('\r', 1),
+            b't' => ('\t', 1),
+            b'u' => unescape_unicode(&escaped[1..])?,
+            _ => return None,
+        };
+        text.push(character);
+        rest = escaped.get(length..)?;
+    }
+    text.push_str(rest);
+    Some(text)
+}
+
+/// The character that `XXXX` stands for, or `XXXX\uXXXX` as a surrogate pair, and how many bytes of the escape that is with its `u`;
+/// none for half a pair.
+fn unescape_unicode(digits: &str) -> Option<(char, usize)> {
+    let unit = |digits: &str| {
+        let digits = digits.get(..4).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
+        u16::from_str_radix(digits, 16).ok()
+    };
+    let first = unit(digits)?;
+    if let Some(character) = char::from_u32(first.into()) {
+        return Some((character, 5));
+    }
+    let second = digits.get(4..)?.strip_prefix("\\u").and_then(unit)?;
+    let character = char::decode_utf16([first, second]).next()?.ok()?;
+    Some((character, 11))
 }
 
 /// A number that SQS sends as a string (`"ApproximateReceiveCount": "2"`); a bare number is taken too.
@@ -183,8 +235,8 @@ fn number(raw: Option<&RawValue>) -> Option<u64> {
     raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"')).unwrap_or(raw).parse().ok()
 }
 
-/// Declares a struct of raw fields that takes any JSON object: unknown fields are skipped, of repeated ones the last
-/// counts (serde's derived structs refuse those).
+/// Declares a struct of raw fields that takes any JSON: unknown fields are skipped, of repeated ones the last counts (serde's
+/// derived structs refuse those), and what is no object has none.
 macro_rules! raw_fields {
     ($name:ident { $($field:ident = $json:literal),+ $(,)? }) => {
         #[derive(Default)]
@@ -200,24 +252,52 @@ macro_rules! raw_fields {
                     type Value = $name<'de>;
 
                     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                        f.write_str("an object")
+                        f.write_str("any JSON")
                     }
 
                     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                         let mut fields = $name::default();
-                        while let Some(CowStr(name)) = map.next_key()? {
-                            match &*name {
-                                $($json => fields.$field = Some(map.next_value()?),)+
-                                _ => {
-                                    map.next_value::<IgnoredAny>()?;
-                                }
+                        // As it stands: a name that cannot be decoded is one that is not known.
+                        while let Some(name) = map.next_key::<&RawValue>()? {
+                            match decode_str(name.get()).as_deref() {
+                                $(Some($json) => fields.$field = Some(map.next_value()?),)+
+                                _ => drop(map.next_value::<IgnoredAny>()?),
                             }
                         }
                         Ok(fields)
                     }
+
+                    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Self::Value, A::Error> {
+                        while elements.next_element::<IgnoredAny>()?.is_some() {}
+                        Ok($name::default())
+                    }
+
+                    fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
+                        Ok($name::default())
+                    }
+
+                    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+                        Ok($name::default())
+                    }
+
+                    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+                        Ok($name::default())
+                    }
+
+                    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+                        Ok($name::default())
+                    }
+
+                    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+                        Ok($name::default())
+                    }
+
+                    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                        Ok($name::default())
+                    }
                 }
 
-                deserializer.deserialize_map(Fields)
+                deserializer.deserialize_any(Fields)
             }
         }
     };
@@ -278,6 +358,28 @@ mod tests {
         assert_eq!(messages[0].message_attributes.map(RawValue::get), Some(r#"{"x":{"stringValue":"1"}}"#));
         assert_eq!(of(1), (None, None, None));
         assert_eq!(messages[1].message_attributes.map(RawValue::get), Some("[]"), "judged by who reads it");
+    }
+
+    #[test]
+    fn an_escaped_string_is_what_serde_makes_of_it() {
+        for raw in [
+            r#""\"\\\/\b\f\n\r\t\u0041\u00e9\u20ac\uD83D\ude00""#,
+            r#""a\"""#,
+            r#""\\""#,
+            r#""\u0000x\u001f""#,
+            "\"\u{e9}\\n\u{1f600}\\\"\"",
+            r#""\ud800""#,
+            r#""\udc00\ud800""#,
+            r#""\ud800\u0041""#,
+            r#""\ud800x""#,
+            r#""\u12""#,
+            r#""\u+123""#,
+            r#""\x""#,
+            r#""a\""#,
+        ] {
+            let expected = serde_json::from_str::<String>(raw).ok();
+            assert_eq!(decode_str(raw).as_deref(), expected.as_deref(), "{raw}");
+        }
     }
 
     #[test]

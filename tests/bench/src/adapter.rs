@@ -25,6 +25,7 @@ use tokio::spawn;
 
 use crate::cpu;
 use crate::orders::Batches;
+use crate::runs::{Contender, Sample};
 use crate::stats::float;
 
 /// A machine with other work to do shall slow a run down, not end it.
@@ -42,18 +43,11 @@ pub(crate) struct Setup {
     pub(crate) collector: Option<SocketAddr>,
 }
 
-/// A pipeline on the store.
+/// A pipeline on the store in the other process.
 pub(crate) struct Adapter {
     pipeline: Pipeline<Empty, DynamoDbStore>,
     tracer: Option<Arc<Tracer>>,
     processed: Arc<Processed>,
-}
-
-/// What some batches cost.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Sample {
-    pub(crate) cpu_us_per_item: f64,
-    pub(crate) wall_ms_per_batch: f64,
 }
 
 #[derive(Debug)]
@@ -92,20 +86,6 @@ impl Adapter {
         Ok(Self { pipeline: builder.build(host)?, tracer, processed })
     }
 
-    /// Works on the batches, one after the other, and measures what they cost.
-    pub(crate) async fn measure(&self, batches: Batches) -> Result<Sample, BoxError> {
-        let (count, items) = (batches.events.len(), batches.items);
-        let cpu_before = cpu::time().await?;
-        let started = Instant::now();
-        self.run(batches).await?;
-        let wall = started.elapsed();
-        let cpu = cpu::time().await?.saturating_sub(cpu_before);
-        Ok(Sample {
-            cpu_us_per_item: cpu.as_secs_f64() * 1e6 / float(items),
-            wall_ms_per_batch: wall.as_secs_f64() * 1e3 / float(count),
-        })
-    }
-
     /// Works on the batches, one after the other, on the runtime's workers, as a function does. All items must come out
     /// processed: a failure or a duplicate has other costs.
     pub(crate) async fn run(&self, batches: Batches) -> Result<(), BoxError> {
@@ -132,6 +112,29 @@ impl Adapter {
         }
         Ok(())
     }
+}
+
+impl Contender for Adapter {
+    async fn measure(&self, batches: Batches) -> Result<Sample, BoxError> {
+        measured(batches, async |batches| self.run(batches).await).await
+    }
+}
+
+/// What it costs this process to work on the batches.
+pub(crate) async fn measured(
+    batches: Batches,
+    work: impl AsyncFnOnce(Batches) -> Result<(), BoxError>,
+) -> Result<Sample, BoxError> {
+    let (count, items) = (batches.events.len(), batches.items);
+    let cpu_before = cpu::own_time().await?;
+    let started = Instant::now();
+    work(batches).await?;
+    let wall = started.elapsed();
+    let cpu = cpu::own_time().await?.saturating_sub(cpu_before);
+    Ok(Sample {
+        cpu_us_per_item: cpu.as_secs_f64() * 1e6 / float(items),
+        wall_ms_per_batch: wall.as_secs_f64() * 1e3 / float(count),
+    })
 }
 
 impl Processor for Empty {

@@ -1,28 +1,50 @@
-//! The processor time of this process.
+//! The processor time of a process, with all threads that it has or had.
 
-use std::{fs, io, time::Duration};
+use std::time::Duration;
 
 use microbatch_aws::lambda::BoxError;
+use nix::time::clock_getcpuclockid;
+use nix::unistd::Pid;
 use tokio::time::sleep;
 
 /// A thread that runs on is accounted at the next clock tick, 10 ms later at most; one that stops, at once.
 const ACCOUNTED_AFTER: Duration = Duration::from_millis(15);
 
-/// What this process's threads have used, once all of it is accounted. In nanoseconds, where `/proc/self/stat` has ticks.
-pub(crate) async fn time() -> Result<Duration, BoxError> {
-    // By then the workers have stopped, and so has this thread.
-    sleep(ACCOUNTED_AFTER).await;
-    let time = threads_time();
-    Ok(time.map_err(|error| format!("/proc/self/task/*/schedstat, which Linux has, cannot be read: {error}"))?)
+/// What this process has used.
+pub(crate) async fn own_time() -> Result<Duration, BoxError> {
+    time_of(std::process::id()).await
 }
 
-fn threads_time() -> io::Result<Duration> {
-    let mut total = Duration::ZERO;
-    for thread in fs::read_dir("/proc/self/task")? {
-        let text = fs::read_to_string(thread?.path().join("schedstat"))?;
-        // Time on a processor, time waiting for one, number of slices (Documentation/scheduler/sched-stats.rst).
-        let nanoseconds = text.split(' ').next().and_then(|field| field.parse().ok());
-        total += nanoseconds.map(Duration::from_nanos).ok_or_else(|| io::Error::other("expected numbers"))?;
+/// What a process has used, once all of it is accounted: by then it has stopped, if it has nothing to do.
+pub(crate) async fn time_of(process_id: u32) -> Result<Duration, BoxError> {
+    sleep(ACCOUNTED_AFTER).await;
+    let time = || -> nix::Result<Duration> {
+        let process_id = Pid::from_raw(i32::try_from(process_id).map_err(|_| nix::Error::ESRCH)?);
+        Ok(clock_getcpuclockid(process_id)?.now()?.into())
+    };
+    Ok(time().map_err(|error| format!("the processor time of process {process_id} cannot be read: {error}"))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::time::ClockId;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn work_takes_processor_time_and_waiting_does_not() {
+        let before = own_time().await.expect("a clock");
+        let idle = own_time().await.expect("a clock");
+        let mut sum = 0_u64;
+        while time_now() < idle + Duration::from_millis(50) {
+            sum = sum.wrapping_add(std::hint::black_box(sum) | 1);
+        }
+        let worked = own_time().await.expect("a clock");
+        assert!(worked >= idle + Duration::from_millis(50), "{worked:?} after {idle:?}");
+        assert!(idle >= before, "{idle:?} after {before:?}");
     }
-    Ok(total)
+
+    fn time_now() -> Duration {
+        ClockId::CLOCK_PROCESS_CPUTIME_ID.now().expect("a clock").into()
+    }
 }

@@ -6,8 +6,11 @@ use std::num::NonZeroUsize;
 use microbatch_aws::lambda::BoxError;
 use microbatch_testkit::events::{Envelope, EventSpec, generate};
 
-/// The records of a sample, where one batch has fewer.
-const SAMPLE_RECORDS_MIN: usize = 1_000;
+/// The largest batch whose records are as AWS sends them: more of those would not fit an event with certainty.
+const REAL_RECORDS_MAX: usize = 1_000;
+
+/// The bodies are padded to nothing: an order has 150 to 250 bytes.
+const BODY_BYTES_MIN: usize = 0;
 
 /// Makes events.
 #[derive(Debug, Default)]
@@ -23,19 +26,38 @@ pub(crate) struct Batches {
     pub(crate) items: usize,
 }
 
+/// The first order of those that stand apart.
+const APART: u64 = 1 << 40;
+
 impl Orders {
-    /// A sample's events, of this many records each.
-    pub(crate) fn batches(&mut self, records: NonZeroUsize) -> Result<Batches, BoxError> {
-        let count = SAMPLE_RECORDS_MIN.div_ceil(records.get());
-        let events = repeat_with(|| self.event(records)).take(count).collect::<Result<_, BoxError>>()?;
+    /// Orders that others of this process do not have.
+    pub(crate) fn apart() -> Self {
+        Self { made: APART }
+    }
+
+    /// A sample's events, of this many records each: as many as have `items_min` records, at least one. Short records, so that
+    /// 10,000 of them fit an event, and all sizes compare.
+    pub(crate) fn batches(&mut self, records: NonZeroUsize, items_min: usize) -> Result<Batches, BoxError> {
+        self.sample(records, items_min, Envelope::Short)
+    }
+
+    /// The same, with records as AWS sends them, up to 1,000 an event.
+    pub(crate) fn real_batches(&mut self, records: NonZeroUsize, items_min: usize) -> Result<Batches, BoxError> {
+        let envelope = if records.get() <= REAL_RECORDS_MAX { Envelope::Real } else { Envelope::Short };
+        self.sample(records, items_min, envelope)
+    }
+
+    fn sample(&mut self, records: NonZeroUsize, items_min: usize, envelope: Envelope) -> Result<Batches, BoxError> {
+        let count = items_min.div_ceil(records.get()).max(1);
+        let events = repeat_with(|| self.event(records, envelope)).take(count).collect::<Result<_, BoxError>>()?;
         Ok(Batches { events, items: count * records.get() })
     }
 
-    fn event(&mut self, records: NonZeroUsize) -> Result<String, BoxError> {
-        // Short, so that 10,000 records fit an event, and all sizes compare.
-        let (envelope, seed, first_order) = (Envelope::Short, self.made, self.made);
+    /// One event.
+    pub(crate) fn event(&mut self, records: NonZeroUsize, envelope: Envelope) -> Result<String, BoxError> {
+        let (seed, first_order) = (self.made, self.made);
         self.made += records.get() as u64;
-        let spec = EventSpec { records, envelope, body_bytes: 0, seed, fifo_groups: None, first_order };
-        Ok(generate(&spec)?)
+        let body_bytes = BODY_BYTES_MIN;
+        Ok(generate(&EventSpec { records, envelope, body_bytes, seed, fifo_groups: None, first_order })?)
     }
 }

@@ -1,33 +1,57 @@
-//! Two sides measured in turns, so that what else the machine does is shared by both.
+//! Sides measured in turns, so that what else the machine does is shared by all.
 
 use std::num::NonZeroUsize;
 
 use microbatch_aws::lambda::BoxError;
 
-use crate::adapter::{Adapter, Sample};
 use crate::args::Runs;
 use crate::note;
-use crate::orders::Orders;
+use crate::orders::{Batches, Orders};
+
+/// The records of a sample, where one batch has fewer.
+const SAMPLE_RECORDS_MIN: usize = 1_000;
+
+/// What some batches cost.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sample {
+    pub(crate) cpu_us_per_item: f64,
+    pub(crate) wall_ms_per_batch: f64,
+}
+
+/// Something that works on batches.
+pub(crate) trait Contender {
+    /// Works on the batches, one after the other, and measures what they cost.
+    async fn measure(&self, batches: Batches) -> Result<Sample, BoxError>;
+}
 
 /// The samples of both sides, for each batch size. The first run warms up and does not count.
 pub(crate) async fn interleave(
-    sides: &[Adapter; 2],
-    batch_sizes: &[NonZeroUsize],
+    ours: &impl Contender,
+    theirs: &impl Contender,
     options: &Runs,
-    orders: &mut Orders,
 ) -> Result<Vec<[Vec<Sample>; 2]>, BoxError> {
-    let mut samples: Vec<[Vec<Sample>; 2]> = batch_sizes.iter().map(|_| Default::default()).collect();
+    let mut orders = Orders::default();
+    let mut next = |records: NonZeroUsize| orders.batches(records, SAMPLE_RECORDS_MIN);
+    let mut samples: Vec<[Vec<Sample>; 2]> = options.records.iter().map(|_| Default::default()).collect();
     for run in 0..=options.count() {
-        for (&records, samples) in batch_sizes.iter().zip(&mut samples) {
+        for (&records, samples) in options.records.iter().zip(&mut samples) {
             // The sides take turns at going first.
-            for side in if run % 2 == 0 { [0, 1] } else { [1, 0] } {
-                let sample = sides[side].measure(orders.batches(records)?).await?;
-                if run > 0 {
-                    samples[side].push(sample);
-                }
+            let pair = if run % 2 == 0 {
+                [ours.measure(next(records)?).await?, theirs.measure(next(records)?).await?]
+            } else {
+                let of_theirs = theirs.measure(next(records)?).await?;
+                [ours.measure(next(records)?).await?, of_theirs]
+            };
+            if run > 0 {
+                samples.iter_mut().zip(pair).for_each(|(samples, sample)| samples.push(sample));
             }
         }
-        note(&format!("run {run} of {}{}", options.count(), if run == 0 { ", which warms up" } else { "" }));
+        note_run(run, options);
     }
     Ok(samples)
+}
+
+/// Says how far the runs have come.
+pub(crate) fn note_run(run: u16, options: &Runs) {
+    note(&format!("run {run} of {}{}", options.count(), if run == 0 { ", which warms up" } else { "" }));
 }

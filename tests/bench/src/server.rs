@@ -14,37 +14,44 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use microbatch_aws::lambda::BoxError;
 use microbatch_local::dynamodb::EmbeddedDynamoDb;
-use microbatch_local::proxy::{Call, Fault, Proxy};
 use tokio::net::TcpListener;
 use tokio::task::spawn_blocking;
+
+use crate::latency::Latency;
 
 /// The other process. It ends when this is dropped, and when this process ends.
 #[derive(Debug)]
 pub(crate) struct Server(Child);
 
 /// Where the other process listens.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Addresses {
-    /// The store, which delays each request as was asked.
+    /// The store.
     pub(crate) store: SocketAddr,
     /// Takes traces by OTLP over HTTP, and drops them.
     pub(crate) collector: SocketAddr,
+    /// The store behind each of the latencies that were asked for.
+    pub(crate) delayed: Vec<SocketAddr>,
 }
 
 impl Server {
-    /// Starts it, with a store that delays each request by `latency_ms`.
-    pub(crate) fn start(latency_ms: u64) -> Result<(Self, Addresses), BoxError> {
+    /// Starts it, with the store behind each of these latencies too.
+    pub(crate) fn start(latencies: &[Latency]) -> Result<(Self, Addresses), BoxError> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["serve", &latency_ms.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut server = Self(command.spawn()?);
+        let micros = latencies.iter().flat_map(|latency| [latency.request, latency.further_statement]);
+        command.arg("serve").args(micros.map(|time| time.as_micros().to_string()));
+        let mut server = Self(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?);
         let stdout = server.0.stdout.take().ok_or("the store's process has no output")?;
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
         let mut said = line.split_whitespace().map_while(|address| address.parse().ok());
-        let (Some(store), Some(collector)) = (said.next(), said.next()) else {
+        let (Some(store), Some(collector), delayed) = (said.next(), said.next(), said.collect::<Vec<_>>()) else {
             return Err("the store's process did not say where it listens".into());
         };
-        Ok((server, Addresses { store, collector }))
+        if delayed.len() != latencies.len() {
+            return Err("the store's process does not listen behind each latency".into());
+        }
+        Ok((server, Addresses { store, collector, delayed }))
     }
 }
 
@@ -56,15 +63,18 @@ impl Drop for Server {
     }
 }
 
-/// The other process's part: says where it listens, and goes on until standard input ends.
-pub(crate) async fn serve(latency_ms: u64) -> Result<(), BoxError> {
+/// The other process's part: says where it listens, and goes on until standard input ends. `micros` are the latencies' two times in
+/// turn.
+pub(crate) async fn serve(micros: &[u64]) -> Result<(), BoxError> {
     let dynamodb = EmbeddedDynamoDb::start(None).await?;
-    let delay = Duration::from_millis(latency_ms);
-    let proxy = Proxy::start(dynamodb.address(), move |_: &Call<'_>| Fault::Delay(delay)).await?;
-    // A proxy costs time too: without a delay, nothing stands before the store.
-    let address = if delay.is_zero() { dynamodb.address() } else { proxy.address() };
     let collector = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    writeln!(io::stdout(), "{address} {}", collector.local_addr()?)?;
+    let mut addresses = vec![dynamodb.address().to_string(), collector.local_addr()?.to_string()];
+    for times in micros.chunks_exact(2) {
+        let latency =
+            Latency { request: Duration::from_micros(times[0]), further_statement: Duration::from_micros(times[1]) };
+        addresses.push(latency.listen(dynamodb.address()).await?.to_string());
+    }
+    writeln!(io::stdout(), "{}", addresses.join(" "))?;
     tokio::spawn(collect(collector));
     spawn_blocking(|| io::stdin().lock().read_to_end(&mut Vec::new())).await??;
     Ok(())

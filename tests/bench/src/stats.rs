@@ -25,6 +25,14 @@ impl Summary {
     }
 }
 
+/// The figure below which this part of them is: the nearest rank.
+pub(crate) fn quantile(figures: &[f64], part: f64) -> f64 {
+    let mut sorted = figures.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let at = sorted.iter().enumerate().find(|(at, _)| float(at + 1) >= part * float(sorted.len()));
+    at.map_or(f64::NAN, |(_, figure)| *figure)
+}
+
 /// A count, to divide by.
 #[expect(clippy::cast_precision_loss, reason = "counts here are far below 2^52")]
 pub(crate) fn float(count: usize) -> f64 {
@@ -45,6 +53,15 @@ mod tests {
         ] {
             assert_eq!(Summary::of(figures), Summary { median, min, max }, "{figures:?}");
         }
+    }
+
+    #[test]
+    fn a_quantile_is_the_figure_of_its_rank() {
+        let figures: Vec<f64> = (1..=100).rev().map(f64::from).collect();
+        for (part, expected) in [(0.5, 50.0), (0.99, 99.0), (1.0, 100.0), (0.0, 1.0)] {
+            assert_eq!(quantile(&figures, part).total_cmp(&expected), std::cmp::Ordering::Equal, "{part}");
+        }
+        assert!(quantile(&[], 0.5).is_nan());
     }
 
     #[test]

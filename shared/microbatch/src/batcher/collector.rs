@@ -4,6 +4,9 @@ use std::{array, error::Error as StdError, fmt, iter::Flatten};
 
 use super::limits::Limits;
 
+/// Most entries that room is made for beforehand: a batch of no limit must not take all memory.
+const RESERVED_MAX: usize = 64;
+
 /// Why a batch was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FlushReason {
@@ -152,6 +155,7 @@ impl<T> Collector<T> {
         let before = if bytes > bytes_max - self.bytes { self.flush(FlushReason::Bytes) } else { None };
         if self.entries.is_empty() {
             self.first_ms = now_ms;
+            self.entries.reserve(self.limits.count_max.get().min(RESERVED_MAX));
         }
         self.entries.push(entry);
         self.bytes += bytes;

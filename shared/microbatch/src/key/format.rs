@@ -1,5 +1,7 @@
 //! How keys and fingerprints are written: microbatch's own format, and those of tables that others share.
 
+use std::borrow::Cow;
+
 use md5::Md5;
 use sha2::{Digest, Sha256};
 
@@ -31,10 +33,13 @@ pub enum KeyFormat {
 
 impl KeyFormat {
     /// The form of a JSON text that is digested.
-    pub(super) fn rewrite(self, text: &str) -> Result<String, CanonicalError> {
+    pub(super) fn rewrite(self, text: &str) -> Result<Cow<'_, str>, CanonicalError> {
+        if is_plain_string(text) {
+            return Ok(text.into());
+        }
         match self {
-            KeyFormat::Own => canonical::canonicalize(text),
-            KeyFormat::PowertoolsPython => python_json::python_json(text),
+            KeyFormat::Own => canonical::canonicalize(text).map(Cow::Owned),
+            KeyFormat::PowertoolsPython => python_json::python_json(text).map(Cow::Owned),
         }
     }
 
@@ -47,11 +52,35 @@ impl KeyFormat {
     }
 }
 
+/// Whether a JSON text is a string of printable ASCII without escapes, as ids are: every format writes it as it stands.
+fn is_plain_string(text: &str) -> bool {
+    let inner = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    inner.is_some_and(|inner| inner.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\'))
+}
+
 /// Appends bytes in lower-case hex.
 pub(super) fn push_hex(text: &mut String, bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for byte in bytes {
-        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    text.extend(
+        bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| char::from(DIGITS[usize::from(digit)])),
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_as_it_stands_is_what_every_format_writes() {
+        for text in [r#""""#, r#""o-1""#, r#"" ~ '/{}[],:""#] {
+            assert!(is_plain_string(text), "{text}");
+            assert_eq!(canonical::canonicalize(text).as_deref(), Ok(text));
+            assert_eq!(python_json::python_json(text).as_deref(), Ok(text));
+        }
+        for text in
+            ["", "\"", "1", "o-1", "\"\u{7f}\"", "\"\u{e9}\"", "\"\t\"", r#""a\"b""#, r#""a"b""#, r#""\""#, r#" "a""#]
+        {
+            assert!(!is_plain_string(text), "{text}");
+        }
     }
 }

@@ -116,10 +116,12 @@ impl<'t> Scanner<'t> {
         }
         self.at += 1;
         loop {
+            let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
+            let plain = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20));
+            self.at += plain.ok_or(CanonicalError::NotJson)?;
             match self.peek() {
                 Some(b'"') => break,
                 Some(b'\\') => self.at += 2,
-                Some(byte) if byte >= 0x20 => self.at += 1,
                 _ => return Err(CanonicalError::NotJson),
             }
         }

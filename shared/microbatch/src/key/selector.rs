@@ -103,7 +103,7 @@ impl Selector {
     ///
     /// # Errors
     /// [`KeyError`], when the text has no single meaning or the expression fails on it.
-    pub fn select(&self, body: &str, format: KeyFormat) -> Result<String, KeyError> {
+    pub fn select<'b>(&self, body: &'b str, format: KeyFormat) -> Result<Cow<'b, str>, KeyError> {
         match &self.kind {
             Kind::WholeBody => Ok(format.rewrite(body)?),
             Kind::Path(path) => {
@@ -111,7 +111,7 @@ impl Selector {
                 for name in path {
                     match find_member(value, name)? {
                         Some(member) => value = member,
-                        None => return Ok("null".to_owned()),
+                        None => return Ok("null".into()),
                     }
                 }
                 Ok(format.rewrite(value)?)
@@ -121,7 +121,7 @@ impl Selector {
                 let value = to_variable(&mut Scanner::new(&format.rewrite(body)?))?;
                 let selected = expression.search(value).map_err(|_| KeyError::Selection)?;
                 let text = serde_json::to_string(&*selected).map_err(|_| KeyError::Selection)?;
-                Ok(format.rewrite(&text)?)
+                Ok(format.rewrite(&text)?.into_owned().into())
             }
         }
     }

@@ -90,12 +90,12 @@ impl KeySource {
     ///
     /// # Errors
     /// [`KeyError`], when nothing is there, or nothing with a single meaning.
-    pub(super) fn select(
+    pub(super) fn select<'p>(
         &self,
         message: Option<&Message<'_>>,
-        payload: &str,
+        payload: &'p str,
         format: KeyFormat,
-    ) -> Result<String, KeyError> {
+    ) -> Result<Cow<'p, str>, KeyError> {
         let text = match self {
             KeySource::Body(selector) => return selector.select(payload, format),
             KeySource::MessageId => message.map(|message| Cow::Borrowed(&*message.id)),
@@ -107,7 +107,7 @@ impl KeySource {
             }
         };
         let text = text.filter(|text| !text.is_empty()).ok_or(KeyError::Missing)?;
-        Ok(format.rewrite(&serde_json::Value::from(text).to_string())?)
+        Ok(format.rewrite(&serde_json::Value::from(text).to_string())?.into_owned().into())
     }
 }
 
@@ -158,10 +158,15 @@ mod tests {
     use super::*;
     use crate::message::split_event;
 
-    const NO_KEY: Result<String, KeyError> = Err(KeyError::Missing);
+    const NO_KEY: Result<Cow<'static, str>, KeyError> = Err(KeyError::Missing);
 
     /// Selects from a message with these attributes, the queue's and the sender's.
-    fn select(source: &KeySource, attributes: &str, sent: &str, format: KeyFormat) -> Result<String, KeyError> {
+    fn select(
+        source: &KeySource,
+        attributes: &str,
+        sent: &str,
+        format: KeyFormat,
+    ) -> Result<Cow<'static, str>, KeyError> {
         let event = format!(
             r#"{{"Records":[{{"messageId":"m-\u0031","attributes":{attributes},"messageAttributes":{sent}}}]}}"#
         );
@@ -169,7 +174,7 @@ mod tests {
         source.select(messages.first(), r#"{"id":"x"}"#, format)
     }
 
-    fn of_attributes(sent: &str) -> Result<String, KeyError> {
+    fn of_attributes(sent: &str) -> Result<Cow<'static, str>, KeyError> {
         select(&KeySource::Attribute("order".into()), "{}", sent, KeyFormat::Own)
     }
 

@@ -1,12 +1,16 @@
 //! Where items are polled: within the invocation's own task, or spread over shards where there are several vCPUs.
 
 use std::{
+    collections::VecDeque,
     num::NonZeroUsize,
     sync::Arc,
     task::{Context, Poll, ready},
 };
 
-use futures_util::stream::{FuturesUnordered, StreamExt};
+use futures_util::{
+    FutureExt,
+    stream::{FuturesUnordered, StreamExt},
+};
 use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
     task::JoinSet,
@@ -19,14 +23,14 @@ use super::{
 
 /// The items being processed in one invocation.
 pub(super) enum Workers<T> {
-    InPlace(FuturesUnordered<Guarded<T>>, Arc<Watch>),
+    InPlace(InPlace<T>),
     Shards(Shards<T>),
 }
 
 impl<T: Send + 'static> Workers<T> {
     pub(super) fn new(shards: NonZeroUsize, watches: &Watches, batch_id: &str) -> Self {
         if shards == NonZeroUsize::MIN {
-            Workers::InPlace(FuturesUnordered::new(), watches.open(batch_id))
+            Workers::InPlace(InPlace::new(watches.open(batch_id)))
         } else {
             Workers::Shards(Shards::spawn(shards, watches, batch_id))
         }
@@ -34,18 +38,14 @@ impl<T: Send + 'static> Workers<T> {
 
     pub(super) fn start(&mut self, item: Guarded<T>) {
         match self {
-            Workers::InPlace(items, watch) => items.push(item.watched_by(watch)),
+            Workers::InPlace(in_place) => in_place.started.push_back(item.watched_by(&in_place.watch)),
             Workers::Shards(shards) => shards.start(item),
         }
     }
 
     pub(super) fn poll_ran(&mut self, cx: &mut Context<'_>) -> Poll<Ran<T>> {
         match self {
-            Workers::InPlace(items, _) => match items.poll_next_unpin(cx) {
-                Poll::Ready(Some(ran)) => Poll::Ready(ran),
-                // An empty set is asked again when something was started.
-                Poll::Ready(None) | Poll::Pending => Poll::Pending,
-            },
+            Workers::InPlace(in_place) => in_place.poll_ran(cx),
             Workers::Shards(shards) => shards.poll_ran(cx),
         }
     }
@@ -53,8 +53,37 @@ impl<T: Send + 'static> Workers<T> {
     /// Ends whatever still runs and waits until it has ended: no task outlives the invocation.
     pub(super) async fn stop(self) {
         match self {
-            Workers::InPlace(items, _) => drop(items),
+            Workers::InPlace(in_place) => drop(in_place),
             Workers::Shards(mut shards) => shards.tasks.shutdown().await,
+        }
+    }
+}
+
+/// Items that are polled by the invocation's own task.
+pub(super) struct InPlace<T> {
+    /// Not polled yet.
+    started: VecDeque<Guarded<T>>,
+    waiting: FuturesUnordered<Guarded<T>>,
+    watch: Arc<Watch>,
+}
+
+impl<T> InPlace<T> {
+    fn new(watch: Arc<Watch>) -> Self {
+        Self { started: VecDeque::new(), waiting: FuturesUnordered::new(), watch }
+    }
+
+    fn poll_ran(&mut self, cx: &mut Context<'_>) -> Poll<Ran<T>> {
+        while let Some(mut item) = self.started.pop_front() {
+            // Many items never wait: only those that do get a waker of their own, which takes an allocation.
+            match item.poll_unpin(cx) {
+                Poll::Ready(ran) => return Poll::Ready(ran),
+                Poll::Pending => self.waiting.push(item),
+            }
+        }
+        match self.waiting.poll_next_unpin(cx) {
+            Poll::Ready(Some(ran)) => Poll::Ready(ran),
+            // An empty set is asked again when something was started.
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! From a message to a claimed item: decode, key, coalesce, claim.
 
-use std::collections::hash_map::Entry;
+use std::{collections::hash_map::Entry, fmt::Write};
 
 use super::{Detail, Phase, Run, Ticket, Verdict, settle::follow};
 use crate::{
@@ -21,15 +21,19 @@ use crate::{
     transition::{ClaimAnswer, ClaimRequest, ReleaseKind, judge_previous},
 };
 
-/// The first message of a key in this batch, and those that came after it (rule 7).
+/// The first message of a key in this batch (rule 7). There is one a key: it is kept small.
 pub(super) struct Leader {
+    pub(super) index: usize,
     pub(super) fingerprint: Option<Fingerprint>,
-    pub(super) verdict: Option<Verdict>,
-    /// What its work gave, kept for followers that come later, where a hook asks for it.
+}
+
+/// What became of a leader, for followers that come later, where its verdict by itself does not say it.
+pub(super) struct Decided {
+    pub(super) verdict: Verdict,
+    /// What its work gave, where a hook asks for it.
     pub(super) result: Option<StoredResult>,
     /// Why its work failed, likewise.
     pub(super) error: Option<ProcessError>,
-    pub(super) followers: Vec<(usize, Option<Fingerprint>)>,
 }
 
 /// A claim that was not sent yet.
@@ -83,34 +87,47 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
         let Decoded { item, identity } = decoded;
         let Some(identity) = identity else {
             // Without idempotency there is nothing to claim.
-            self.open_ticket(index, item, None, permit);
+            let now_ms = self.shared.clock.now_ms();
+            self.open_ticket(index, item, None, permit, now_ms);
             self.ready.push_back(index);
             return;
         };
         match self.leaders.entry(identity.key.clone()) {
-            Entry::Occupied(mut leader) => {
-                let leader = leader.get_mut();
-                let verdict = leader
-                    .verdict
-                    .map(|verdict| follow(verdict, leader.fingerprint.as_ref(), identity.fingerprint.as_ref()));
-                if verdict.is_none() {
-                    leader.followers.push((index, identity.fingerprint));
-                }
-                let (result, error) = (leader.result.clone(), leader.error.as_ref().map(ProcessError::same));
+            Entry::Occupied(leader) => {
+                let Leader { index: leader, fingerprint } = leader.get();
+                let (leader, of_leader) = (*leader, fingerprint.clone());
                 self.count_drop(item);
-                if let Some(verdict) = verdict {
-                    let result = result.as_ref().map_or(Detail::None, Detail::Result);
-                    let detail =
-                        error.as_ref().filter(|_| verdict.outcome != Outcome::Busy).map_or(result, Detail::Error);
-                    self.decide_with(index, verdict, detail);
-                }
+                self.follow_leader(index, identity.fingerprint, leader, of_leader.as_ref());
             }
             Entry::Vacant(entry) => {
-                let fingerprint = identity.fingerprint.clone();
-                entry.insert(Leader { fingerprint, verdict: None, result: None, error: None, followers: Vec::new() });
+                entry.insert(Leader { index, fingerprint: identity.fingerprint.clone() });
                 self.claim(index, item, identity, permit);
             }
         }
+    }
+
+    /// Gives a message what becomes of the one before it with its key, now or when that is known.
+    fn follow_leader(
+        &mut self,
+        index: usize,
+        fingerprint: Option<Fingerprint>,
+        leader: usize,
+        of_leader: Option<&Fingerprint>,
+    ) {
+        let decided = self.decided.get(&leader);
+        let verdict = decided.map(|decided| decided.verdict).or(self.verdicts[leader]);
+        let Some(verdict) = verdict else {
+            if let Some(ticket) = &mut self.tickets[leader] {
+                ticket.followers.push((index, fingerprint));
+            }
+            return;
+        };
+        let result = decided.and_then(|decided| decided.result.clone());
+        let error = decided.and_then(|decided| decided.error.as_ref()).map(ProcessError::same);
+        let verdict = follow(verdict, of_leader, fingerprint.as_ref());
+        let result = result.as_ref().map_or(Detail::None, Detail::Result);
+        let detail = error.as_ref().filter(|_| verdict.outcome != Outcome::Busy).map_or(result, Detail::Error);
+        self.decide_with(index, verdict, detail);
     }
 
     fn claim(&mut self, index: usize, item: P::Item, identity: Identity, permit: Permit) {
@@ -118,7 +135,7 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
         let remembered = self.shared.completed.answer(&identity.key, identity.fingerprint.as_ref(), now_ms);
         let (key, fingerprint) = (identity.key.clone(), identity.fingerprint.clone());
         let previous = identity.previous.clone().map(|previous| (previous, fingerprint.clone()));
-        let owner = self.open_ticket(index, item, Some(identity), permit);
+        let owner = self.open_ticket(index, item, Some(identity), permit, now_ms);
         if let Some(answer) = remembered {
             self.claim_answered(index, ClaimOutcome { answer: Ok(answer), undone: false });
             return;
@@ -139,8 +156,15 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
         }
     }
 
-    fn open_ticket(&mut self, index: usize, item: P::Item, identity: Option<Identity>, permit: Permit) -> Owner {
-        let owner = Owner::new(format!("{}-{index}", self.owner_prefix));
+    fn open_ticket(
+        &mut self,
+        index: usize,
+        item: P::Item,
+        identity: Option<Identity>,
+        permit: Permit,
+        now_ms: u64,
+    ) -> Owner {
+        let owner = self.new_owner(index);
         self.tickets[index] = Some(Box::new(Ticket {
             owner: owner.clone(),
             identity,
@@ -148,15 +172,24 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
             claimed: None,
             done: None,
             transactional: false,
-            sent_ms: self.shared.clock.now_ms(),
+            sent_ms: now_ms,
             started_ms: None,
             ended_ms: None,
             given_up: false,
             claim_permit: Some(permit),
             run_permit: None,
             admitted: None,
+            followers: Vec::new(),
         }));
         owner
+    }
+
+    /// A token for a claim of this invocation.
+    fn new_owner(&mut self, index: usize) -> Owner {
+        self.owner_token.truncate(self.owner_prefix_len);
+        // Writing to a string cannot fail.
+        let _ = write!(self.owner_token, "{index}");
+        Owner::new(&*self.owner_token)
     }
 
     /// Sends a last, smaller batch once nothing can be added to it, or nothing else is under way.

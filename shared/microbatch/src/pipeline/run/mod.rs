@@ -23,7 +23,7 @@ use std::{
 
 pub(super) use self::verdict::{Batch, Finished, Verdict};
 use self::{
-    claim::{ClaimAnswers, Leader, PendingClaim},
+    claim::{ClaimAnswers, Decided, Leader, PendingClaim},
     lineup::Lineup,
     process::{PendingItem, Work},
     requeue::{QueueAnswers, Requests},
@@ -48,7 +48,7 @@ use crate::{
     outcome::Outcome,
     processor::Processor,
     queue::QueueError,
-    record::{Owner, StoredResult},
+    record::{Fingerprint, Owner, StoredResult},
     store::{Commit, StoreError},
     telemetry::{CallLog, Counts},
     trace::TraceParent,
@@ -120,6 +120,8 @@ struct Ticket<T> {
     run_permit: Option<Permit>,
     /// Counts it among what the dependency is judged by.
     admitted: Option<Admitted>,
+    /// Messages of the same key that came before its verdict, with what must not differ.
+    followers: Vec<(usize, Option<Fingerprint>)>,
 }
 
 /// What a hook may see beside the verdict.
@@ -151,8 +153,9 @@ struct Run<'r, P: Processor, S: Commit<P::Write>> {
     phase: Phase,
     /// Ends the phase.
     timer: BoxFuture<'static, ()>,
-    /// What precedes the index in the owner tokens of this invocation.
-    owner_prefix: String,
+    /// The last owner token. They differ behind the prefix, whose length this is.
+    owner_token: String,
+    owner_prefix_len: usize,
     lineup: Lineup,
     /// There is more to decode at once; first the others get their turn.
     more_to_admit: bool,
@@ -161,6 +164,8 @@ struct Run<'r, P: Processor, S: Commit<P::Write>> {
     /// When messages were last decoded, in epoch milliseconds.
     decoded_ms: u64,
     leaders: HashMap<Key, Leader>,
+    /// Leaders that followers may need to know more of than their verdict, or before it is final.
+    decided: HashMap<usize, Decided>,
     tickets: Vec<Option<Box<Ticket<P::Item>>>>,
     verdicts: Vec<Option<Verdict>>,
     undecided: usize,
@@ -168,6 +173,8 @@ struct Run<'r, P: Processor, S: Commit<P::Write>> {
     /// The first of each kind and text.
     store_errors: Vec<StoreError>,
 
+    /// What has happened and was not handled yet.
+    events: Vec<Event<P::Write>>,
     claims_gate: Gate,
     running_gate: Gate,
     to_claim: Collector<PendingClaim>,
@@ -212,6 +219,7 @@ impl<'r, P: Processor, S: Commit<P::Write>> Run<'r, P, S> {
         invocation: &Invocation<'_>,
         schedule: Schedule,
     ) -> Self {
+        let owner_token = format!("{:032x}-", shared.random.next_u128());
         Self {
             shared,
             calls,
@@ -220,14 +228,17 @@ impl<'r, P: Processor, S: Commit<P::Write>> Run<'r, P, S> {
             schedule,
             phase: Phase::Running,
             timer: Box::pin(std::future::pending()),
-            owner_prefix: format!("{:032x}", shared.random.next_u128()),
+            owner_prefix_len: owner_token.len(),
+            owner_token,
             lineup: Lineup::new(messages),
             leaders: HashMap::with_capacity(messages.len()),
+            decided: HashMap::new(),
             tickets: messages.iter().map(|_| None).collect(),
             verdicts: messages.iter().map(|_| None).collect(),
             undecided: messages.len(),
             counts: Counts::default(),
             store_errors: Vec::new(),
+            events: Vec::new(),
             claims_gate: shared.gates.claims(),
             running_gate: shared.gates.running(),
             to_claim: Collector::new(limits(shared.store.chunk_size(), 0)),
@@ -264,9 +275,13 @@ impl<'r, P: Processor, S: Commit<P::Write>> Run<'r, P, S> {
             if self.phase == Phase::Over || self.is_done() {
                 return;
             }
-            for event in self.next_events().await {
+            self.next_events().await;
+            let mut events = std::mem::take(&mut self.events);
+            for event in events.drain(..) {
                 self.handle(event);
             }
+            // Its room is used again.
+            self.events = events;
         }
     }
 
@@ -401,21 +416,21 @@ impl<'r, P: Processor, S: Commit<P::Write>> Run<'r, P, S> {
 
     // --- events ---------------------------------------------------------------------------------------------------
 
-    /// Waits for something to happen and returns all that has.
-    async fn next_events(&mut self) -> Vec<Event<P::Write>> {
+    /// Waits for something to happen and collects all that has.
+    async fn next_events(&mut self) {
         if std::mem::take(&mut self.more_to_admit) {
             tokio::task::yield_now().await;
-            return Vec::new();
+            return;
         }
         poll_fn(|cx| {
-            let mut events = Vec::new();
-            self.poll_events(cx, &mut events);
-            if events.is_empty() { Poll::Pending } else { Poll::Ready(events) }
+            self.poll_events(cx);
+            if self.events.is_empty() { Poll::Pending } else { Poll::Ready(()) }
         })
-        .await
+        .await;
     }
 
-    fn poll_events(&mut self, cx: &mut Context<'_>, events: &mut Vec<Event<P::Write>>) {
+    fn poll_events(&mut self, cx: &mut Context<'_>) {
+        let events = &mut self.events;
         for claims in [&mut self.claims, &mut self.claim_retries] {
             while let Poll::Ready(Some(answers)) = claims.poll_next_unpin(cx) {
                 events.push(Event::Claims(answers));
@@ -443,7 +458,7 @@ impl<'r, P: Processor, S: Commit<P::Write>> Run<'r, P, S> {
         }
         let due = self.poll_wake(cx).is_ready();
         if room || over || due {
-            events.push(Event::Wake);
+            self.events.push(Event::Wake);
         }
     }
 
@@ -524,9 +539,9 @@ impl<'r, P: Processor, S: Commit<P::Write>> Run<'r, P, S> {
                 self.decide(index, verdict);
             }
         }
-        for leader in std::mem::take(&mut self.leaders).into_values() {
+        for decided in std::mem::take(&mut self.decided).into_values() {
             // It may hold the last of an error, whose destructor is the user's code.
-            self.count_drop(leader);
+            self.count_drop(decided);
         }
         self.workers.stop().await;
         Finished {

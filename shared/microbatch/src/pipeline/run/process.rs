@@ -228,7 +228,7 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
             }
         }
         match ended {
-            Ended::Returned(Ok((result, writes))) => self.complete(index, result, writes),
+            Ended::Returned(Ok((result, writes))) => self.complete(index, result, writes, now_ms),
             Ended::Returned(Err(error)) => {
                 self.item_failed(index, &error);
                 // Its destructor is the user's code.

@@ -1,6 +1,6 @@
 //! Completes or releases what was claimed, and gives each message its verdict.
 
-use super::{Detail, Phase, Run, Verdict};
+use super::{Detail, Phase, Run, Ticket, Verdict, claim::Decided};
 use crate::{
     hooks::{Failure, Success},
     lease::retention_end_s,
@@ -27,7 +27,7 @@ pub(super) struct PendingCompletion<W> {
 
 impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
     /// The effect has happened, or is in `writes`.
-    pub(super) fn complete(&mut self, index: usize, result: StoredResult, writes: Vec<P::Write>) {
+    pub(super) fn complete(&mut self, index: usize, result: StoredResult, writes: Vec<P::Write>, now_ms: u64) {
         let Some(ticket) = &mut self.tickets[index] else { return };
         ticket.done = Some(result.clone());
         ticket.transactional = !writes.is_empty();
@@ -39,7 +39,6 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
             return;
         };
         let key = identity.key.clone();
-        let now_ms = self.shared.clock.now_ms();
         let retention_end_s = retention_end_s(now_ms, self.schedule.lease_end_ms, &self.shared.config);
         let request = CompleteRequest { key, owner, result, retention_end_s, writes };
         let pending = PendingCompletion { index, request };
@@ -202,7 +201,7 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
 
     /// [`Run::decide`], with what the hooks may see.
     pub(super) fn decide_with(&mut self, index: usize, mut verdict: Verdict, detail: Detail<'_>) {
-        let Some(ticket) = self.tickets[index].take() else {
+        let Some(mut ticket) = self.tickets[index].take() else {
             self.conclude(index, verdict, detail);
             return;
         };
@@ -211,29 +210,35 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
         (verdict.started_ms, verdict.ended_ms) = (ticket.started_ms, ticket.ended_ms);
         verdict.attempt = ticket.claimed.map(|claimed| claimed.attempt);
         verdict.tries = ticket.claimed.map(|claimed| claimed.tries);
+        let followers = std::mem::take(&mut ticket.followers);
         self.conclude(index, verdict, detail);
-        let leader = ticket.identity.as_ref().and_then(|identity| self.leaders.get_mut(&identity.key));
-        if let Some(leader) = leader {
-            leader.verdict = Some(verdict);
-            let hooks = &self.shared.hooks;
-            match detail {
-                Detail::Result(result) if hooks.success.is_some() => leader.result = Some(result.clone()),
-                Detail::Error(error) if hooks.failure.is_some() => leader.error = Some(error.same()),
-                _ => {}
-            }
-            let fingerprint = leader.fingerprint.clone();
-            for (follower, of_follower) in std::mem::take(&mut leader.followers) {
-                let of_follower = follow(verdict, fingerprint.as_ref(), of_follower.as_ref());
-                // Of other content, it has no part in what the leader's work gave.
-                let detail = if of_follower.kind == verdict.kind { detail } else { Detail::None };
-                self.conclude(follower, of_follower, detail);
-            }
+        self.remember_decided(index, &ticket, verdict, detail);
+        for (follower, of_follower) in followers {
+            let of_leader = ticket.identity.as_ref().and_then(|identity| identity.fingerprint.as_ref());
+            let of_follower = follow(verdict, of_leader, of_follower.as_ref());
+            // Of other content, it has no part in what the leader's work gave.
+            let detail = if of_follower.kind == verdict.kind { detail } else { Detail::None };
+            self.conclude(follower, of_follower, detail);
         }
         if ticket.given_up {
             // Its claim's answer may still come.
             self.tickets[index] = Some(ticket);
         } else {
             self.count_drop(ticket);
+        }
+    }
+
+    /// Keeps what followers that come later are told: what a hook asks for, and a verdict that is not final yet.
+    fn remember_decided(&mut self, index: usize, ticket: &Ticket<P::Item>, verdict: Verdict, detail: Detail<'_>) {
+        let hooks = &self.shared.hooks;
+        let (result, error) = match detail {
+            Detail::Result(result) if hooks.success.is_some() => (Some(result.clone()), None),
+            Detail::Error(error) if hooks.failure.is_some() => (None, Some(error.same())),
+            _ => (None, None),
+        };
+        let is_final = self.verdicts[index].is_some();
+        if ticket.identity.is_some() && (!is_final || result.is_some() || error.is_some()) {
+            self.decided.insert(index, Decided { verdict, result, error });
         }
     }
 
@@ -318,6 +323,15 @@ pub(super) fn follow(leader: Verdict, of_leader: Option<&Fingerprint>, of_follow
         };
     }
     let outcome = if completed { Outcome::Duplicate } else { leader.outcome };
-    // Claimed, and run, was the leader.
-    Verdict { outcome, elapsed_ms: None, claimed_ms: None, started_ms: None, ended_ms: None, ..leader }
+    // Claimed, run, parked and delayed was the leader.
+    Verdict {
+        outcome,
+        elapsed_ms: None,
+        claimed_ms: None,
+        started_ms: None,
+        ended_ms: None,
+        parked: false,
+        delayed_until_ms: None,
+        ..leader
+    }
 }
