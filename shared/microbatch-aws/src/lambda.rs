@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt, future::Future, panic::AssertUnwindSafe, sync::Arc};
 
-use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse};
+use aws_lambda_events::sqs::SqsBatchResponse;
 use futures_util::FutureExt;
 use lambda_runtime::{Diagnostic, LambdaEvent, run_concurrent, service_fn};
 use microbatch::{
@@ -264,14 +264,7 @@ where
 
 fn lambda_response(failed_ids: Vec<String>) -> SqsBatchResponse {
     let mut response = SqsBatchResponse::default();
-    response.batch_item_failures = failed_ids
-        .into_iter()
-        .map(|id| {
-            let mut failure = BatchItemFailure::default();
-            failure.item_identifier = id;
-            failure
-        })
-        .collect();
+    response.set_failures(failed_ids);
     response
 }
 

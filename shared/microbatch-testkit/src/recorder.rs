@@ -1,6 +1,9 @@
-//! Keeps what a pipeline reports.
+//! Keeps or counts what a pipeline reports.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use microbatch::{
     BatchReport, FailureKind, Outcome, Recorder, StoreError,
@@ -8,6 +11,24 @@ use microbatch::{
     queue::QueueError,
     telemetry::{CallReport, Counts},
 };
+
+/// Counts the items that were processed, which a response does not tell from duplicates. Clones share the count, and it takes no
+/// memory: for what is measured.
+#[derive(Debug, Clone, Default)]
+pub struct ProcessedCount(Arc<AtomicUsize>);
+
+impl ProcessedCount {
+    /// How many there were so far.
+    pub fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Recorder for ProcessedCount {
+    fn record(&self, report: &BatchReport<'_>) {
+        self.0.fetch_add(report.count(Outcome::Processed), Ordering::Relaxed);
+    }
+}
 
 /// What became of one message, kept.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,20 +10,17 @@
 use std::{
     hint::black_box,
     marker::PhantomData,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use criterion::{BatchSize, BenchmarkGroup, BenchmarkId, Criterion, measurement::WallTime};
 use futures_util::FutureExt;
 use microbatch::{
-    BatchReport, Clock, Done, ItemContext, MemoryStore, NoWrites, Outcome, Pipeline, ProcessError, Processor, Recorder,
-    clock::BoxFuture, pipeline::Host,
+    Clock, Done, ItemContext, MemoryStore, NoWrites, Pipeline, ProcessError, Processor, clock::BoxFuture,
+    pipeline::Host,
 };
-use microbatch_testkit::clock::SeededRandom;
+use microbatch_testkit::{clock::SeededRandom, recorder::ProcessedCount};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use sha2::{Digest, Sha256};
 use tokio::runtime::{Builder, Runtime};
@@ -72,14 +69,14 @@ enum Keys {
 
 struct Bench<T> {
     runtime: Runtime,
-    processed: Arc<AtomicUsize>,
+    processed: ProcessedCount,
     item: PhantomData<T>,
 }
 
 impl<T: DeserializeOwned + Send + Sync + 'static> Bench<T> {
     fn new() -> Self {
         let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
-        Self { runtime, processed: Arc::default(), item: PhantomData }
+        Self { runtime, processed: ProcessedCount::default(), item: PhantomData }
     }
 
     fn pipelines(&self, group: &mut BenchmarkGroup<'_, WallTime>, row: &str, sample: &Sample, keys: Keys) {
@@ -88,10 +85,10 @@ impl<T: DeserializeOwned + Send + Sync + 'static> Bench<T> {
             // Dropped outside the clock: a store outlives the batch.
             (response.expect("all is done"), pipeline)
         };
-        let before = self.processed.load(Ordering::Relaxed);
+        let before = self.processed.get();
         let (response, _) = run(self.pipeline(keys));
         assert!(response.failed_ids().is_empty());
-        assert_eq!(self.processed.load(Ordering::Relaxed) - before, sample.records);
+        assert_eq!(self.processed.get() - before, sample.records);
         group.bench_function(BenchmarkId::new(row, &sample.name), |b| {
             b.iter_batched(|| self.pipeline(keys), run, BatchSize::PerIteration);
         });
@@ -109,7 +106,7 @@ impl<T: DeserializeOwned + Send + Sync + 'static> Bench<T> {
             store: MemoryStore::new(),
             clock: Arc::new(SystemClock),
             random: Arc::new(SeededRandom::new(1)),
-            recorder: Arc::new(Counting(Arc::clone(&self.processed))),
+            recorder: Arc::new(self.processed.clone()),
             queue: None,
         };
         builder.build(host).expect("the settings are right")
@@ -154,15 +151,6 @@ impl<T: DeserializeOwned + Send + Sync + 'static> Processor for Empty<T> {
     async fn process(&self, item: T, _cx: &ItemContext) -> Result<Done<()>, ProcessError> {
         black_box(item);
         Ok(().into())
-    }
-}
-
-/// Counts the items that were processed, which the response does not tell from duplicates.
-struct Counting(Arc<AtomicUsize>);
-
-impl Recorder for Counting {
-    fn record(&self, report: &BatchReport<'_>) {
-        self.0.fetch_add(report.count(Outcome::Processed), Ordering::Relaxed);
     }
 }
 

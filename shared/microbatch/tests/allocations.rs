@@ -7,22 +7,16 @@
 //!
 //! It is a binary of its own, with one test: the counting allocator counts for the whole process.
 
-use std::{
-    num::NonZeroUsize,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::{num::NonZeroUsize, sync::Arc};
 
 use dhat::{HeapStats, Profiler};
 use microbatch::{
-    BatchReport, Done, ItemContext, MemoryStore, NoWrites, Outcome, Pipeline, PipelineBuilder, ProcessError, Processor,
-    Recorder, pipeline::Host,
+    Done, ItemContext, MemoryStore, NoWrites, Pipeline, PipelineBuilder, ProcessError, Processor, pipeline::Host,
 };
 use microbatch_testkit::{
     clock::{SeededRandom, TokioClock},
     events::{Envelope, EventSpec, generate},
+    recorder::ProcessedCount,
 };
 use serde::de::IgnoredAny;
 
@@ -95,12 +89,12 @@ fn allocated(builder: PipelineBuilder<Empty>, records: usize) -> Allocated {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let runtime = runtime.expect("a runtime");
     let event = event(records);
-    let processed = Arc::<AtomicUsize>::default();
+    let processed = ProcessedCount::default();
     let host = Host {
         store: MemoryStore::with_chunk_size(CHUNK_SIZE),
         clock: runtime.block_on(async { Arc::new(TokioClock::default()) }),
         random: Arc::new(SeededRandom::new(1)),
-        recorder: Arc::new(Counting(Arc::clone(&processed))),
+        recorder: Arc::new(processed.clone()),
         queue: None,
     };
     let builder = builder.options(|options| "test".clone_into(&mut options.namespace));
@@ -112,7 +106,7 @@ fn allocated(builder: PipelineBuilder<Empty>, records: usize) -> Allocated {
     drop(profiler);
 
     assert!(response.expect("all is done").failed_ids().is_empty());
-    assert_eq!(processed.load(Ordering::Relaxed), records);
+    assert_eq!(processed.get(), records);
     Allocated { items: float(records as u64), blocks: stats.total_blocks, bytes: stats.total_bytes }
 }
 
@@ -143,14 +137,5 @@ impl Processor for Empty {
 
     async fn process(&self, _item: IgnoredAny, _cx: &ItemContext) -> Result<Done<()>, ProcessError> {
         Ok(().into())
-    }
-}
-
-/// Counts the items that were processed, which the response does not tell from duplicates.
-struct Counting(Arc<AtomicUsize>);
-
-impl Recorder for Counting {
-    fn record(&self, report: &BatchReport<'_>) {
-        self.0.fetch_add(report.count(Outcome::Processed), Ordering::Relaxed);
     }
 }

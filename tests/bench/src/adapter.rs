@@ -3,15 +3,12 @@
 use std::fs::File;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_dynamodb::config::Credentials;
 use microbatch::pipeline::{Host, RunError};
-use microbatch::{
-    BatchReport, Clock, Done, Invocation, ItemContext, NoWrites, Outcome, Pipeline, ProcessError, Processor, Recorder,
-};
+use microbatch::{Clock, Done, Invocation, ItemContext, NoWrites, Pipeline, ProcessError, Processor};
 use microbatch_aws::DynamoDbStore;
 use microbatch_aws::clock::{SystemClock, SystemRandom};
 use microbatch_aws::dynamodb::StoreCalls;
@@ -20,13 +17,13 @@ use microbatch_aws::metrics::{MetricsRecorder, MetricsSettings, NAMESPACE};
 use microbatch_aws::sdk::store_client;
 use microbatch_aws::traces::{TraceRecorder, TraceSettings, TracedBatches, Tracer};
 use microbatch_local::environment::{DEFAULT_TABLE, LOCAL_REGION};
+use microbatch_testkit::recorder::ProcessedCount;
 use serde::de::IgnoredAny;
 use tokio::spawn;
 
 use crate::cpu;
 use crate::orders::Batches;
 use crate::runs::{Contender, Sample};
-use crate::stats::float;
 
 /// A machine with other work to do shall slow a run down, not end it.
 const STORE_TIMEOUT_MS: u64 = 10_000;
@@ -47,15 +44,11 @@ pub(crate) struct Setup {
 pub(crate) struct Adapter {
     pipeline: Pipeline<Empty, DynamoDbStore>,
     tracer: Option<Arc<Tracer>>,
-    processed: Arc<Processed>,
+    processed: ProcessedCount,
 }
 
 #[derive(Debug)]
 struct Empty;
-
-/// Counts the items that were processed, which the response does not tell from duplicates.
-#[derive(Debug, Default)]
-struct Processed(AtomicUsize);
 
 impl Adapter {
     /// Makes the pipeline, with the client and the settings of a function.
@@ -66,7 +59,7 @@ impl Adapter {
             .credentials_provider(Credentials::new("local", "local", None, None, "local"))
             .endpoint_url(format!("http://{store}"));
         let client = store_client(&config.load().await, STORE_TIMEOUT_MS);
-        let processed = Arc::<Processed>::default();
+        let processed = ProcessedCount::default();
         let tracer = collector.map(tracer).transpose()?.map(Arc::new);
         // Written like a function's, and read by nobody.
         let metrics =
@@ -77,7 +70,7 @@ impl Adapter {
             store: DynamoDbStore::new(client, DEFAULT_TABLE).calls(calls),
             clock: Arc::new(SystemClock),
             random: Arc::new(SystemRandom),
-            recorder: Arc::new((Counting(Arc::clone(&processed)), (metrics, span_recorder))),
+            recorder: Arc::new((processed.clone(), (metrics, span_recorder))),
         };
         let builder = Pipeline::builder(Empty).key("order_id").fingerprint_body().options(|options| {
             "bench".clone_into(&mut options.namespace);
@@ -89,7 +82,7 @@ impl Adapter {
     /// Works on the batches, one after the other, on the runtime's workers, as a function does. All items must come out
     /// processed: a failure or a duplicate has other costs.
     pub(crate) async fn run(&self, batches: Batches) -> Result<(), BoxError> {
-        let before = self.processed.0.load(Ordering::Relaxed);
+        let before = self.processed.get();
         let (pipeline, tracer, items) = (self.pipeline.clone(), self.tracer.clone(), batches.items);
         let work = spawn(async move {
             for event in &batches.events {
@@ -105,7 +98,7 @@ impl Adapter {
             Ok::<_, RunError>(())
         });
         work.await??;
-        let processed = self.processed.0.load(Ordering::Relaxed) - before;
+        let processed = self.processed.get() - before;
         if processed != items {
             let hint = "is the machine overloaded?";
             return Err(format!("expected {items} items to be processed, found {processed}: {hint}").into());
@@ -131,10 +124,7 @@ pub(crate) async fn measured(
     work(batches).await?;
     let wall = started.elapsed();
     let cpu = cpu::own_time().await?.saturating_sub(cpu_before);
-    Ok(Sample {
-        cpu_us_per_item: cpu.as_secs_f64() * 1e6 / float(items),
-        wall_ms_per_batch: wall.as_secs_f64() * 1e3 / float(count),
-    })
+    Ok(Sample::new(cpu, items, wall, count))
 }
 
 impl Processor for Empty {
@@ -155,12 +145,4 @@ fn tracer(collector: SocketAddr) -> Result<Tracer, String> {
 
 fn metrics_settings() -> MetricsSettings {
     MetricsSettings::from_env(NAMESPACE.to_owned())
-}
-
-struct Counting(Arc<Processed>);
-
-impl Recorder for Counting {
-    fn record(&self, report: &BatchReport<'_>) {
-        self.0.0.fetch_add(report.count(Outcome::Processed), Ordering::Relaxed);
-    }
 }

@@ -13,7 +13,7 @@ use process_orders::order::Order;
 use sha2::{Digest, Sha256};
 
 use crate::adapter::measured;
-use crate::args::AdapterAlone;
+use crate::args::Runs;
 use crate::orders::Batches;
 use crate::report::{Comparison, Report, time_comparisons};
 use crate::runs::{self, Contender, Sample};
@@ -23,8 +23,7 @@ const CHUNK_SIZE: NonZeroUsize = NonZeroUsize::new(25).expect("not zero");
 const PEER: &str = "floor";
 
 /// Runs the job.
-pub(crate) async fn run(options: &AdapterAlone) -> Result<Report, BoxError> {
-    let runs = &options.runs;
+pub(crate) async fn run(runs: &Runs) -> Result<Report, BoxError> {
     let samples = runs::interleave(&Alone, &Floor, runs).await?;
     let mut comparisons: Vec<_> = runs
         .records

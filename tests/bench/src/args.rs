@@ -29,7 +29,7 @@ The adapter alone against its floor: processor time and wall time.
 
 The adapter has a store in memory and a processor that does nothing. The floor is what no adapter can leave out: parse the event
 with aws_lambda_events, parse each body into its type, and one SHA-256 an item. The ratio `cpu_growth` is that of an item's cost
-in the largest batch to that in the smallest.";
+in the largest batch to that in the smallest of at least 100 records.";
 
 const SIDE_BY_SIDE_HELP: &str = "\
 Measures microbatch side by side with what it replaces: the same jobs, the same events, one DynamoDB-compatible endpoint, one
@@ -60,7 +60,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// The adapter alone against the parsing and hashing that nobody can leave out
     #[command(long_about = ADAPTER_HELP)]
-    Adapter(AdapterAlone),
+    Adapter(Runs),
     /// Single store calls against batched ones: requests, processor time and wall time
     #[command(long_about = CALLS_HELP)]
     Calls(Calls),
@@ -114,12 +114,6 @@ pub(crate) enum Peer {
     Python,
     /// Powertools for TypeScript
     Typescript,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct AdapterAlone {
-    #[command(flatten)]
-    pub(crate) runs: Runs,
 }
 
 #[derive(Debug, Args)]

@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.command {
         None => measure(&cli.side_by_side.runs, side_by_side::run(&cli.side_by_side)),
-        Some(Command::Adapter(options)) => measure(&options.runs, alone::run(&options)),
+        Some(Command::Adapter(options)) => measure(&options, alone::run(&options)),
         Some(Command::Calls(options)) => measure(&options.runs, calls::run(&options)),
         Some(Command::Telemetry(options)) => measure(&options.runs, telemetry::run(&options)),
         Some(Command::Serve { micros }) => run(server::serve(&micros)),

@@ -5,14 +5,14 @@ use std::num::NonZeroUsize;
 
 use crate::machine::machine;
 use crate::report::{Comparison, Report, three_digits};
-use crate::stats::Summary;
+use crate::stats::{Summary, float};
 
 const WIDTH: usize = 760;
 const MARGIN: usize = 16;
 const HEADER: usize = 56;
 /// Where bars begin, and how long the longest is.
-const BARS_FROM: usize = 120;
-const BAR_MAX: f64 = 250.0;
+const BARS_FROM: usize = 88;
+const BAR_MAX: f64 = 187.5;
 const ROW: usize = 22;
 const PANEL_TITLE: usize = 30;
 const PANELS_IN_A_ROW: usize = 2;
@@ -73,13 +73,12 @@ fn draw_panel(svg: &mut String, panel: &Panel, x: usize, y: usize) {
     // Writing to a string cannot fail.
     let _ = writeln!(svg, "<text x=\"{x}\" y=\"{}\" font-weight=\"bold\">{}</text>", y + 18, escaped(&panel.title));
     let longest = panel.bars.iter().map(|(_, figure)| *figure).fold(f64::MIN_POSITIVE, f64::max);
-    let bar_max = BAR_MAX * 0.75;
     for (row, (name, figure)) in panel.bars.iter().enumerate() {
         let top = y + PANEL_TITLE + row * ROW;
-        let length = (figure / longest * bar_max).max(1.0);
+        let length = (figure / longest * BAR_MAX).max(1.0);
         let class = if row == 0 { "ours" } else { "theirs" };
-        let from = x + BARS_FROM - 2 * MARGIN;
-        let after = crate::stats::float(from) + length + 6.0;
+        let from = x + BARS_FROM;
+        let after = float(from) + length + 6.0;
         let _ = writeln!(
             svg,
             "<text x=\"{x}\" y=\"{text_y}\">{name}</text>\

@@ -1,6 +1,6 @@
 //! A function's process: what it takes to start, and what its batches cost.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,6 +10,7 @@ use microbatch_local::environment::{self, TABLE_VARIABLE};
 use microbatch_local::function::{Function, FunctionSpec, LogSink, LogStream};
 use microbatch_local::runtime_api::InvocationResult;
 use microbatch_local::tables::{Endpoint, TableSpec, ensure};
+use serde_json::Value;
 
 use crate::args::Job;
 use crate::cpu;
@@ -30,13 +31,16 @@ pub(crate) struct Tables {
 }
 
 impl Tables {
-    /// Makes the tables of a function for a job, where they are not there yet.
-    pub(crate) async fn ensure(endpoint: &Endpoint, side: &Side, job: Job) -> Result<Self, BoxError> {
+    /// The tables of a function for a job.
+    pub(crate) fn of(side: &Side, job: Job) -> Self {
         let idempotency = format!("{}-{}", side.name, job.name());
-        let orders = format!("{idempotency}-orders");
-        let specs = [TableSpec::idempotency(&idempotency), TableSpec::from_keys(&orders, "order_id")?];
-        ensure(endpoint, &specs).await?;
-        Ok(Self { idempotency, orders })
+        Self { orders: format!("{idempotency}-orders"), idempotency }
+    }
+
+    /// Makes them, where they are not there yet.
+    pub(crate) async fn ensure(&self, endpoint: &Endpoint) -> Result<(), BoxError> {
+        let specs = [TableSpec::idempotency(&self.idempotency), TableSpec::from_keys(&self.orders, "order_id")?];
+        Ok(ensure(endpoint, &specs).await?)
     }
 }
 
@@ -56,8 +60,9 @@ pub(crate) struct Measured {
 }
 
 impl Process {
-    /// Starts a function on the store. It does not wait for the init.
-    pub(crate) async fn start(side: &Side, job: Job, store: SocketAddr, tables: &Tables) -> Result<Self, BoxError> {
+    /// Starts a function on the store, where its tables are. It does not wait for the init.
+    pub(crate) async fn start(side: &Side, job: Job, store: SocketAddr) -> Result<Self, BoxError> {
+        let tables = Tables::of(side, job);
         let mut env = environment::local(&format!("http://{store}"), true);
         let own = [
             ("JOB", job.name()),
@@ -69,10 +74,6 @@ impl Process {
             ("MICROBATCH_STORE_TIMEOUT_MS", STORE_TIMEOUT_MS),
         ];
         env.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
-        Self::spawn(side, env).await
-    }
-
-    async fn spawn(side: &Side, env: BTreeMap<String, String>) -> Result<Self, BoxError> {
         let spec = FunctionSpec { name: side.name.to_owned(), program: side.bootstrap.clone(), env };
         let silent: LogSink = Arc::new(|_: LogStream, _: &str| {});
         let started = Instant::now();
@@ -84,15 +85,15 @@ impl Process {
         self.started.elapsed().as_secs_f64() * 1e3
     }
 
-    /// Sends an event and gives the response.
-    pub(crate) async fn send(&self, event: String) -> Result<Vec<u8>, BoxError> {
+    /// Sends an event and gives the ids that the response reports.
+    pub(crate) async fn send(&self, event: String) -> Result<BTreeSet<String>, BoxError> {
         let failed = |what: String| {
             let said = self.function.last_lines(LogStream::Stderr).join("\n");
             let printed = self.function.last_lines(LogStream::Stdout).join("\n");
             format!("{}: {what}; its last lines:\n{said}\n{printed}", self.name)
         };
         match self.function.invoke(event.into(), INVOCATION_TIMEOUT).await {
-            Ok(InvocationResult::Response(response)) => Ok(response.to_vec()),
+            Ok(InvocationResult::Response(response)) => reported_ids(&response),
             Ok(InvocationResult::FunctionError(error)) => {
                 Err(failed(format!("{}: {}", error.error_type, error.message)).into())
             }
@@ -102,11 +103,9 @@ impl Process {
 
     /// Sends an event in which no message may fail.
     pub(crate) async fn process(&self, event: String) -> Result<(), BoxError> {
-        let response = self.send(event).await?;
-        let response: serde_json::Value = serde_json::from_slice(&response)?;
-        let failures = response["batchItemFailures"].as_array().map_or(0, Vec::len);
-        if failures > 0 {
-            return Err(format!("{}: expected no failures, found {failures}", self.name).into());
+        let failures = self.send(event).await?;
+        if !failures.is_empty() {
+            return Err(format!("{}: expected no failures, found {}", self.name, failures.len()).into());
         }
         Ok(())
     }
@@ -115,17 +114,15 @@ impl Process {
     pub(crate) async fn measure(&self, batches: Batches) -> Result<Measured, BoxError> {
         let items = batches.items;
         let cpu_before = self.cpu_time().await?;
-        let mut walls_ms = Vec::with_capacity(batches.events.len());
+        let mut walls: Vec<Duration> = Vec::with_capacity(batches.events.len());
         for event in batches.events {
             let started = Instant::now();
             self.process(event).await?;
-            walls_ms.push(started.elapsed().as_secs_f64() * 1e3);
+            walls.push(started.elapsed());
         }
         let cpu = self.cpu_time().await?.saturating_sub(cpu_before);
-        let sample = Sample {
-            cpu_us_per_item: cpu.as_secs_f64() * 1e6 / float(items),
-            wall_ms_per_batch: walls_ms.iter().sum::<f64>() / float(walls_ms.len()),
-        };
+        let sample = Sample::new(cpu, items, walls.iter().sum(), walls.len());
+        let walls_ms = walls.iter().map(|wall| wall.as_secs_f64() * 1e3).collect();
         Ok(Measured { sample, walls_ms })
     }
 
@@ -144,4 +141,11 @@ impl Process {
     pub(crate) async fn stop(self) {
         self.function.stop().await;
     }
+}
+
+fn reported_ids(response: &[u8]) -> Result<BTreeSet<String>, BoxError> {
+    let response: Value = serde_json::from_slice(response)?;
+    let failures = response["batchItemFailures"].as_array().ok_or("a response has no batchItemFailures")?;
+    let id = |failure: &Value| failure["itemIdentifier"].as_str().map(str::to_owned).ok_or("a failure has no id");
+    Ok(failures.iter().map(id).collect::<Result<_, _>>()?)
 }

@@ -1,12 +1,14 @@
 //! Sides measured in turns, so that what else the machine does is shared by all.
 
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use microbatch_aws::lambda::BoxError;
 
 use crate::args::Runs;
 use crate::note;
 use crate::orders::{Batches, Orders};
+use crate::stats::float;
 
 /// The records of a sample, where one batch has fewer.
 const SAMPLE_RECORDS_MIN: usize = 1_000;
@@ -16,6 +18,16 @@ const SAMPLE_RECORDS_MIN: usize = 1_000;
 pub(crate) struct Sample {
     pub(crate) cpu_us_per_item: f64,
     pub(crate) wall_ms_per_batch: f64,
+}
+
+impl Sample {
+    /// What so many items cost in so many batches.
+    pub(crate) fn new(cpu: Duration, items: usize, wall: Duration, batches: usize) -> Self {
+        Self {
+            cpu_us_per_item: cpu.as_secs_f64() * 1e6 / float(items),
+            wall_ms_per_batch: wall.as_secs_f64() * 1e3 / float(batches),
+        }
+    }
 }
 
 /// Something that works on batches.

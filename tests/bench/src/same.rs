@@ -1,6 +1,6 @@
 //! Whether all sides do the same: the same failures reported, the same records and orders in the tables.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 
@@ -36,21 +36,19 @@ struct Left {
 }
 
 /// Sends each side the same two deliveries of orders, some of them bad, and compares what comes of them.
-pub(crate) async fn check(sides: &[Side], job: Job, store: SocketAddr) -> Result<(), BoxError> {
-    let endpoint = Endpoint::parse(&format!("http://{store}"))?;
+pub(crate) async fn check(sides: &[Side], job: Job, endpoint: &Endpoint, store: SocketAddr) -> Result<(), BoxError> {
     let client = endpoint.client().await;
     let event = event()?;
     let mut first: Option<(&str, Left)> = None;
     for side in sides {
-        let tables = Tables::ensure(&endpoint, side, job).await?;
-        let process = Process::start(side, job, store, &tables).await?;
+        let process = Process::start(side, job, store).await?;
         let mut reported = Vec::new();
         // The second delivery finds the good ones done.
         for _ in 0..2 {
-            reported.push(reported_ids(&process.send(event.clone()).await?)?);
+            reported.push(process.send(event.clone()).await?);
         }
         process.stop().await;
-        let left = left(&client, &tables, job, reported).await?;
+        let left = left(&client, &Tables::of(side, job), job, reported).await?;
         let completed = left.receipts.len();
         let found = left.reported[0].len();
         if found != FAILURES || completed != RECORDS.get() - FAILURES {
@@ -79,13 +77,6 @@ fn event() -> Result<String, BoxError> {
     }
     event["Records"][MALFORMED]["body"] = json!("{\"order_id\":");
     Ok(event.to_string())
-}
-
-fn reported_ids(response: &[u8]) -> Result<BTreeSet<String>, BoxError> {
-    let response: Value = serde_json::from_slice(response)?;
-    let failures = response["batchItemFailures"].as_array().ok_or("a response has no batchItemFailures")?;
-    let id = |failure: &Value| failure["itemIdentifier"].as_str().map(str::to_owned).ok_or("a failure has no id");
-    Ok(failures.iter().map(id).collect::<Result<_, _>>()?)
 }
 
 async fn left(client: &Client, tables: &Tables, job: Job, reported: Vec<BTreeSet<String>>) -> Result<Left, BoxError> {
@@ -118,7 +109,7 @@ fn receipt(data: &Value) -> Result<String, BoxError> {
 async fn rows(client: &Client, table: &str) -> Result<Vec<Map<String, Value>>, BoxError> {
     let items = client.scan().table_name(table).consistent_read(true).into_paginator().items().send();
     let items: Vec<_> = items.collect::<Result<_, _>>().await?;
-    let row = |item: std::collections::HashMap<String, AttributeValue>| {
+    let row = |item: HashMap<String, AttributeValue>| {
         item.iter().map(|(name, value)| (name.clone(), json_of(value))).collect()
     };
     Ok(items.into_iter().map(row).collect())

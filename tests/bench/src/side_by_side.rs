@@ -101,8 +101,9 @@ impl Runs {
 impl Bench<'_> {
     async fn job(&mut self, job: Job, delayed: &[SocketAddr]) -> Result<(), BoxError> {
         let sides = self.sides.of_job(job);
+        self.make_tables(&sides, job).await?;
         note(&format!("job {}: do all sides do the same?", job.name()));
-        same::check(&sides, job, self.store).await?;
+        same::check(&sides, job, &self.endpoint, self.store).await?;
         self.zips(&sides, job)?;
         self.requests(&sides, job).await?;
         note(&format!("job {}: new processes", job.name()));
@@ -118,6 +119,13 @@ impl Bench<'_> {
             let suffix = if position == 0 { String::new() } else { format!("_{statement_us}us") };
             let suffix = format!("_{latency_ms}ms{suffix}");
             self.warm(&concurrent, job, store, &[self.options.largest_usual()], &suffix).await?;
+        }
+        Ok(())
+    }
+
+    async fn make_tables(&self, sides: &[Side], job: Job) -> Result<(), BoxError> {
+        for side in sides {
+            Tables::of(side, job).ensure(&self.endpoint).await?;
         }
         Ok(())
     }
@@ -155,8 +163,7 @@ impl Bench<'_> {
             let mut figures = Figures::new();
             for side in sides {
                 let proxy = Proxy::start(self.store, |_: &Call<'_>| Fault::Pass).await?;
-                let tables = Tables::ensure(&self.endpoint, side, job).await?;
-                let process = Process::start(side, job, proxy.address(), &tables).await?;
+                let process = Process::start(side, job, proxy.address()).await?;
                 // What the init asks for is not an item's.
                 process.process(self.orders.event(FIRST_RECORDS, Envelope::Real)?).await?;
                 let before = proxy.calls().len();
@@ -177,9 +184,8 @@ impl Bench<'_> {
         for run in 0..=runs.count() {
             for position in in_turn(sides.len(), run) {
                 let side = &sides[position];
-                let tables = Tables::ensure(&self.endpoint, side, job).await?;
                 let event = self.orders.event(FIRST_RECORDS, Envelope::Real)?;
-                let process = Process::start(side, job, self.store, &tables).await?;
+                let process = Process::start(side, job, self.store).await?;
                 process.process(event).await?;
                 let cold_ms = process.age_ms();
                 let cold_cpu_ms = process.cpu_time().await?.as_secs_f64() * 1e3;
@@ -215,8 +221,7 @@ impl Bench<'_> {
         let runs = &self.options.runs;
         let mut processes = Vec::new();
         for side in sides {
-            let tables = Tables::ensure(&self.endpoint, side, job).await?;
-            processes.push(Process::start(side, job, store, &tables).await?);
+            processes.push(Process::start(side, job, store).await?);
         }
         let mut samples: Vec<Vec<Vec<Sample>>> = vec![vec![Vec::new(); sides.len()]; batch_sizes.len()];
         let mut walls_ms: Vec<Figures> = vec![vec![Vec::new(); sides.len()]; batch_sizes.len()];
@@ -258,14 +263,14 @@ impl Bench<'_> {
         let job = Job::Pure;
         let ours = self.sides.of_job(job).swap_remove(0);
         let sides = [ours, self.sides.noop()];
+        self.make_tables(&sides, job).await?;
         let runs = &self.options.runs;
         let mut figures: Figures = vec![Vec::new(); sides.len()];
         let mut payload_bytes = 0;
         for run in 0..=runs.count() {
             for position in in_turn(sides.len(), run) {
                 let side = &sides[position];
-                let tables = Tables::ensure(&self.endpoint, side, job).await?;
-                let process = Process::start(side, job, self.store, &tables).await?;
+                let process = Process::start(side, job, self.store).await?;
                 let event = self.orders.event(FULL_RECORDS, Envelope::Real)?;
                 payload_bytes = event.len();
                 process.process(event).await?;

@@ -102,9 +102,8 @@ impl Sides {
     /// The peers' versions.
     pub(crate) fn versions(&self) -> Vec<(String, String)> {
         let installed = self.peers.iter().filter_map(|(_, installed)| installed.as_ref());
-        let mut versions: Vec<_> = installed.flat_map(|peer| &peer.versions).collect();
-        versions.dedup();
-        versions.iter().map(|(name, version)| ((*name).to_owned(), (*version).to_owned())).collect()
+        let versions = installed.flat_map(|peer| &peer.versions);
+        versions.map(|(name, version)| ((*name).to_owned(), (*version).to_owned())).collect()
     }
 
     fn built(&self, name: &'static str, binary: &str) -> Side {

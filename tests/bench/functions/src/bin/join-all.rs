@@ -16,12 +16,9 @@ async fn main() -> Result<(), Error> {
         let tasks = messages.into_iter().map(|message| {
             let orders = Arc::clone(orders);
             let id = message.message_id.clone();
-            let task = spawn(async move { orders.handle(&message, deadline_ms).await });
-            async move {
-                let handled = task.await.map_err(Error::from).flatten();
-                handled.inspect_err(|error| tracing::warn!(%error, "failed")).err()?;
-                id
-            }
+            let task = spawn(async move { orders.failed_id(message, deadline_ms).await });
+            // A task that panicked has failed, too.
+            async move { task.await.unwrap_or(id) }
         });
         Ok::<_, Error>(response(join_all(tasks).await.into_iter().flatten().collect()))
     };
