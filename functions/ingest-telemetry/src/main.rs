@@ -13,14 +13,12 @@ use microbatch_aws::{
     sdk::sdk_config,
 };
 
-#[tokio::main]
-async fn main() -> Result<(), BoxError> {
-    lambda::run_with(async {
+fn main() -> Result<(), BoxError> {
+    lambda::main(async {
         let config = Config::from_lookup(|name| std::env::var(name).ok())?;
         // Tries are counted in one place, where the unprocessed rows are.
         let client = Builder::from(&sdk_config().await).retry_config(RetryConfig::disabled()).build();
         let table = DynamoDbTable::new(Client::from_conf(client), config.telemetry_table);
         Ok(pipeline(table, Arc::new(SystemClock), Arc::new(SystemRandom)))
     })
-    .await
 }

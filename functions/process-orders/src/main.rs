@@ -3,11 +3,9 @@
 use microbatch_aws::lambda::{self, BoxError};
 use process_orders::{config::Config, process::pipeline};
 
-#[tokio::main]
-async fn main() -> Result<(), BoxError> {
-    lambda::run_with(async {
+fn main() -> Result<(), BoxError> {
+    lambda::main(async {
         let config = Config::from_lookup(|name| std::env::var(name).ok())?;
         Ok(pipeline(config.orders_table))
     })
-    .await
 }

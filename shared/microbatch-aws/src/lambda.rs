@@ -10,6 +10,7 @@ use microbatch::{
     pipeline::{Host, RunError},
 };
 use serde_json::value::RawValue;
+use tokio::runtime::Builder;
 
 use crate::{
     clock::{SystemClock, SystemRandom},
@@ -56,7 +57,62 @@ impl Error for InitFailed {}
 /// Any error.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Runs a pipeline as a Lambda function, until Lambda ends the process.
+/// The environment variable by which Lambda says how many invocations it runs at once in an instance.
+const MAX_CONCURRENCY: &str = "AWS_LAMBDA_MAX_CONCURRENCY";
+/// The environment variable by which it says how much memory the function has.
+const MEMORY_MB: &str = "AWS_LAMBDA_FUNCTION_MEMORY_SIZE";
+
+/// The whole of a function's `main`: [`run_with`], on a runtime that fits the function's memory.
+///
+/// Memory that buys up to one vCPU, 1,769 MB, gets one thread. On more of them, as `#[tokio::main]` has it, each request would pass from
+/// the pipeline's thread to that of its connection and back, which in small batches costs more than the work does. Where there
+/// is more, or Lambda runs several invocations at once, each core gets a thread. Code that blocks belongs in tokio's
+/// `spawn_blocking`, which works on either: on one thread, connections and time-outs stand still meanwhile, `block_in_place` panics,
+/// and code that blocks until another task is done waits for ever.
+///
+/// ```no_run
+/// use microbatch::{Pipeline, Processor};
+/// use microbatch_aws::lambda;
+/// # struct Book;
+/// # impl Processor for Book {
+/// #     type Item = String;
+/// #     type Output = ();
+/// #     type Write = microbatch::NoWrites;
+/// #     async fn process(
+/// #         &self, _: String, _: &microbatch::ItemContext,
+/// #     ) -> Result<microbatch::Done<()>, microbatch::ProcessError> {
+/// #         Ok(().into())
+/// #     }
+/// # }
+///
+/// fn main() -> Result<(), lambda::BoxError> {
+///     lambda::main(async { Ok(Pipeline::builder(Book).key("payment_id")) })
+/// }
+/// ```
+///
+/// # Errors
+/// As [`run_with`], and when the runtime cannot start.
+pub fn main<P: Processor>(
+    make: impl Future<Output = Result<PipelineBuilder<P>, BoxError>> + Send + 'static,
+) -> Result<(), BoxError>
+where
+    DynamoDbStore: Commit<P::Write>,
+{
+    let number = |variable| std::env::var(variable).ok().and_then(|value| value.parse().ok());
+    let one_thread = fits_one_thread(number(MEMORY_MB), number(MAX_CONCURRENCY));
+    let mut runtime = if one_thread { Builder::new_current_thread() } else { Builder::new_multi_thread() };
+    let runtime = runtime.enable_all().build()?;
+    // A task, which gets its turn behind the connections' tasks that an answer has woken: what a runtime blocks on comes before
+    // them, and would find a request's time over whose answer is there.
+    runtime.block_on(async { tokio::spawn(run_with(make)).await? })
+}
+
+/// Whether one thread is enough for a function: it has up to one vCPU, and one invocation at once. Unknown memory may be any.
+fn fits_one_thread(memory_mb: Option<u64>, invocations_max: Option<u64>) -> bool {
+    memory_mb.is_some_and(|memory_mb| memory_mb <= MB_PER_VCPU) && invocations_max.unwrap_or(1) <= 1
+}
+
+/// Runs a pipeline as a Lambda function on the caller's runtime, until Lambda ends the process. [`main`] brings one that fits.
 ///
 /// Store, clock and settings come from the environment: [`settings::variables`] lists what is read. What is wrong there,
 /// in the builder or with the table is logged and reported to Lambda, all of it at once, before any event is taken.
@@ -210,7 +266,7 @@ async fn queue_problems(queue: Option<&SqsQueue>) -> Vec<String> {
 
 /// As many shards as the function's memory buys vCPUs.
 fn vcpus() -> u64 {
-    let memory_mb = std::env::var("AWS_LAMBDA_FUNCTION_MEMORY_SIZE").ok().and_then(|size| size.parse::<u64>().ok());
+    let memory_mb = std::env::var(MEMORY_MB).ok().and_then(|size| size.parse::<u64>().ok());
     memory_mb.map_or(1, |memory_mb| memory_mb / MB_PER_VCPU).clamp(1, 64)
 }
 
@@ -302,4 +358,23 @@ fn runtime_api() -> Option<http::Uri> {
     let address = std::env::var("AWS_LAMBDA_RUNTIME_API").ok()?;
     let url = if address.contains("://") { address } else { format!("http://{address}") };
     url.parse().ok().filter(|url: &http::Uri| url.authority().is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_thread_is_for_functions_of_one_vcpu_and_one_invocation() {
+        for (memory_mb, invocations_max, expected) in [
+            (Some(128), None, true),
+            (Some(1_769), Some(1), true),
+            (Some(1_770), None, false),
+            (Some(512), Some(2), false),
+            (None, None, false),
+        ] {
+            let found = fits_one_thread(memory_mb, invocations_max);
+            assert_eq!(found, expected, "{memory_mb:?} MB, {invocations_max:?} at once");
+        }
+    }
 }

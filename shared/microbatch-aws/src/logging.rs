@@ -5,8 +5,8 @@ use std::{backtrace::Backtrace, panic::PanicHookInfo};
 use microbatch::{BatchReport, ItemReport, Recorder};
 use tracing::{Metadata, level_filters::LevelFilter};
 use tracing_subscriber::{
-    EnvFilter, Layer,
-    filter::{FilterExt, filter_fn},
+    Layer,
+    filter::{FilterExt, Targets, filter_fn},
     layer::SubscriberExt,
     util::SubscriberInitExt,
 };
@@ -22,9 +22,7 @@ const CAPPED_TARGETS: &[&str] =
 pub fn init() {
     let json = std::env::var("AWS_LAMBDA_LOG_FORMAT").is_ok_and(|format| format.eq_ignore_ascii_case("json"));
     let level = std::env::var("AWS_LAMBDA_LOG_LEVEL").or_else(|_| std::env::var("RUST_LOG")).unwrap_or_default();
-    let wanted =
-        EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).parse_lossy(level.to_lowercase());
-    let filter = wanted.and(filter_fn(is_harmless));
+    let filter = wanted(&level).and(filter_fn(is_harmless));
     let layer = tracing_subscriber::fmt::layer();
     let layer = if json {
         layer.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
@@ -34,6 +32,37 @@ pub fn init() {
     // An error means that the user has set up a subscriber: it stays.
     let _kept = tracing_subscriber::registry().with(layer.with_filter(filter)).try_init();
     std::panic::set_hook(Box::new(log_panic));
+}
+
+/// The lines that are asked for: by a level, by levels of targets, or by both, as in `warn,microbatch=debug`. What is no level does
+/// not count; INFO holds where no other level does.
+///
+/// No `EnvFilter`: its regular expressions take a megabyte of the binary, for spans' fields that nothing here has.
+fn wanted(levels: &str) -> Targets {
+    let mut wanted = Targets::new().with_default(LevelFilter::INFO);
+    for part in levels.split(',') {
+        wanted = match part.split_once('=') {
+            Some((target, of_target)) => match level(of_target) {
+                Some(level) if !target.trim().is_empty() => wanted.with_target(target.trim(), level),
+                _ => wanted,
+            },
+            None => match level(part) {
+                Some(level) => wanted.with_default(level),
+                None => wanted,
+            },
+        };
+    }
+    wanted
+}
+
+fn level(text: &str) -> Option<LevelFilter> {
+    match text.trim() {
+        // Tracing takes no text for ERROR.
+        "" => None,
+        // Lambda has one more level than tracing.
+        fatal if fatal.eq_ignore_ascii_case("fatal") => Some(LevelFilter::ERROR),
+        text => text.parse().ok(),
+    }
 }
 
 /// Whether a line may be logged at its level: of the targets that log payloads only INFO and above.
@@ -153,4 +182,34 @@ fn log_batch(report: &BatchReport<'_>) {
         breaker = report.control.breaker.as_str(),
         "batch"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn the_log_is_what_the_level_asks_for() {
+        let most = |levels: &str, target: &str| {
+            let wanted = wanted(levels);
+            [Level::TRACE, Level::DEBUG, Level::INFO, Level::WARN, Level::ERROR]
+                .into_iter()
+                .find(|level| wanted.would_enable(target, level))
+        };
+        for levels in ["", " ", ",", "microbatch=loud", "=,=", "verbose", "microbatch=", "=debug", "info, "] {
+            assert_eq!(most(levels, "microbatch::item"), Some(Level::INFO), "{levels:?}");
+        }
+        for levels in ["warn", "WARN", "warn,", ",warn,,mine=debug", "verbose,WARN"] {
+            assert_eq!(most(levels, "microbatch::item"), Some(Level::WARN), "{levels:?}");
+        }
+        assert_eq!(most("FATAL", "microbatch::item"), Some(Level::ERROR));
+        assert_eq!(most("off", "microbatch::item"), None);
+        let levels = "warn, microbatch = DEBUG, mine=loud, fatal_queue=fatal";
+        assert_eq!(most(levels, "microbatch::item"), Some(Level::DEBUG));
+        assert_eq!(most(levels, "mine"), Some(Level::WARN));
+        assert_eq!(most(levels, "fatal_queue"), Some(Level::ERROR));
+        assert_eq!(most("mine=debug", "microbatch::item"), Some(Level::INFO), "the others' level is as before");
+    }
 }

@@ -10,6 +10,7 @@
 use std::{
     hint::black_box,
     marker::PhantomData,
+    num::NonZeroUsize,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -33,6 +34,9 @@ use self::{
 #[path = "support/events.rs"]
 mod events;
 mod support;
+
+/// As many records as DynamoDB takes in one call.
+const CHUNK_SIZE: NonZeroUsize = NonZeroUsize::new(25).expect("not zero");
 
 /// How many short records the batches of the group `pipeline_unread` have.
 const UNREAD: [usize; 2] = [100, 10_000];
@@ -103,7 +107,7 @@ impl<T: DeserializeOwned + Send + Sync + 'static> Bench<T> {
             Keys::WithFingerprint => builder.key("order_id").fingerprint_body(),
         };
         let host = Host {
-            store: MemoryStore::new(),
+            store: MemoryStore::with_chunk_size(CHUNK_SIZE),
             clock: Arc::new(SystemClock),
             random: Arc::new(SeededRandom::new(1)),
             recorder: Arc::new(self.processed.clone()),

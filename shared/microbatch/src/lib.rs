@@ -21,6 +21,7 @@ pub mod error;
 pub mod hooks;
 pub mod key;
 pub mod lease;
+mod marks;
 pub mod message;
 pub mod outcome;
 mod panics;

@@ -12,6 +12,8 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
+use crate::marks::{COPY_ROOM, before_backslash, copy_before_backslash};
+
 /// Why an event as a whole cannot be worked on. The invocation fails, deliberately, before any item starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -146,13 +148,13 @@ impl<'e> Message<'e> {
     fn from_fields(fields: &RawRecord<'e>) -> Option<Self> {
         let attributes = fields.attributes.and_then(|raw| RawAttributes::deserialize(raw).ok()).unwrap_or_default();
         Some(Self {
+            source_arn: text(fields.event_source_arn),
             id: text(fields.message_id).filter(|id| !id.is_empty())?,
             body: fields.body,
             receive_count: number(attributes.receive_count).and_then(|count| u32::try_from(count).ok()).unwrap_or(1),
             sent_ms: number(attributes.sent_timestamp),
             group: text(attributes.message_group_id),
             trace_header: text(attributes.trace_header),
-            source_arn: text(fields.event_source_arn),
             receipt_handle: text(fields.receipt_handle),
             message_attributes: fields.message_attributes,
             deduplication_id: text(attributes.deduplication_id),
@@ -180,37 +182,54 @@ fn text(raw: Option<&RawValue>) -> Option<Cow<'_, str>> {
 /// Decodes a JSON string, borrowing when it has no escapes; none when the text is no valid string.
 pub(crate) fn decode_str(raw: &str) -> Option<Cow<'_, str>> {
     let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
-    if !inner.contains('\\') {
-        return Some(Cow::Borrowed(inner));
-    }
-    unescape(inner).map(Cow::Owned)
+    let plain = before_backslash(inner.as_bytes());
+    if plain == inner.len() { Some(Cow::Borrowed(inner)) } else { unescape(inner, plain).map(Cow::Owned) }
 }
 
-/// The text that a JSON string with escapes stands for, `inner` being what is between its quotes; none when it is no valid string.
+/// The text that a JSON string with escapes stands for, `inner` being what is between its quotes, of which the first `plain` bytes
+/// have none; none when it is no valid string.
 ///
 /// `serde_json` would do it in a buffer that grows from nothing, and copy that: for bodies, which are JSON within JSON, seven
 /// allocations each, where one is enough.
-fn unescape(inner: &str) -> Option<String> {
-    let mut text = String::with_capacity(inner.len());
-    let mut rest = inner;
+fn unescape(inner: &str, plain: usize) -> Option<String> {
+    let bytes = inner.as_bytes();
+    // No escape is shorter than what it stands for.
+    let mut text = vec![0; bytes.len() + COPY_ROOM];
+    text[..plain].copy_from_slice(&bytes[..plain]);
+    let (mut read, mut written) = (plain, plain);
     // As JSON that was parsed, it has no quote and no control character of its own.
-    while let Some((plain, escaped)) = rest.split_once('\\') {
-        text.push_str(plain);
-        let (character, length) = match *escaped.as_bytes().first()? {
-            same @ (b'"' | b'\\' | b'/') => (char::from(same), 1),
-            b'b' => ('\u{8}', 1),
-            b'f' => ('\u{c}', 1),
-            b'n' => ('\n', 1),
-            b'r' => ('\r', 1),
-            b't' => ('\t', 1),
-            b'u' => unescape_unicode(&escaped[1..])?,
-            _ => return None,
-        };
-        text.push(character);
-        rest = escaped.get(length..)?;
+    while read < bytes.len() {
+        let escaped = read + 1;
+        let same = *bytes.get(escaped)?;
+        if let b'"' | b'\\' | b'/' = same {
+            // Nearly all are these.
+            text[written] = same;
+            (read, written) = (escaped + 1, written + 1);
+        } else {
+            let (character, length) = unescape_other(&inner[escaped..])?;
+            written += character.encode_utf8(&mut text[written..]).len();
+            read = escaped + length;
+        }
+        let copied = copy_before_backslash(&bytes[read..], &mut text[written..]);
+        (read, written) = (read + copied, written + copied);
     }
-    text.push_str(rest);
-    Some(text)
+    text.truncate(written);
+    String::from_utf8(text).ok()
+}
+
+/// The character that an escape stands for, `escaped` being what is behind its backslash, and how many bytes of it that takes;
+/// none when there is no such escape.
+fn unescape_other(escaped: &str) -> Option<(char, usize)> {
+    let character = match *escaped.as_bytes().first()? {
+        b'b' => '\u{8}',
+        b'f' => '\u{c}',
+        b'n' => '\n',
+        b'r' => '\r',
+        b't' => '\t',
+        b'u' => return unescape_unicode(&escaped[1..]),
+        _ => return None,
+    };
+    Some((character, 1))
 }
 
 /// The character that `XXXX` stands for, or `XXXX\uXXXX` as a surrogate pair, and how many bytes of the escape that is with its `u`;
@@ -259,9 +278,17 @@ macro_rules! raw_fields {
                         let mut fields = $name::default();
                         // As it stands: a name that cannot be decoded is one that is not known.
                         while let Some(name) = map.next_key::<&RawValue>()? {
-                            match decode_str(name.get()).as_deref() {
-                                $(Some($json) => fields.$field = Some(map.next_value()?),)+
-                                _ => drop(map.next_value::<IgnoredAny>()?),
+                            let field = match name.get() {
+                                // Nobody has cause to write a known name with escapes: it need not be decoded first.
+                                $(concat!('"', $json, '"') => Some(&mut fields.$field),)+
+                                name => match decode_str(name).as_deref() {
+                                    $(Some($json) => Some(&mut fields.$field),)+
+                                    _ => None,
+                                },
+                            };
+                            match field {
+                                Some(field) => *field = Some(map.next_value()?),
+                                None => drop(map.next_value::<IgnoredAny>()?),
                             }
                         }
                         Ok(fields)

@@ -41,6 +41,9 @@ impl BatchResponse {
     pub fn new<'a>(messages: impl Iterator<Item = (&'a str, bool)> + Clone) -> Result<Self, ResponseError> {
         let mut failed: HashSet<&str> =
             messages.clone().filter(|(_, acknowledged)| !acknowledged).map(|(id, _)| id).collect();
+        if failed.is_empty() {
+            return Ok(Self::default());
+        }
         let failed_ids = messages.clone().filter(|(id, _)| failed.remove(id)).map(|(id, _)| id.to_owned()).collect();
         let response = Self { failed_ids };
         response.check(messages.map(|(id, _)| id))?;

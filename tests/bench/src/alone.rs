@@ -40,11 +40,11 @@ pub(crate) async fn run(runs: &Runs) -> Result<Report, BoxError> {
 fn growth(sizes: &[NonZeroUsize], samples: &[[Vec<Sample>; 2]]) -> Option<Comparison> {
     let mut known: Vec<_> = sizes.iter().zip(samples).filter(|(records, _)| records.get() >= 100).collect();
     known.sort_by_key(|(records, _)| **records);
-    let ((_, [small, _]), (records, [large, _])) = (*known.first()?, *known.last()?);
+    let [(_, [small, _]), .., (records, [large, _])] = known.as_slice() else { return None };
     let costs = |samples: &[Sample]| samples.iter().map(|sample| sample.cpu_us_per_item).collect();
     Some(Comparison {
         peer: "small",
-        records: Some(*records),
+        records: Some(**records),
         measure: "cpu_growth".to_owned(),
         label: "CPU us/item",
         figures: [costs(large), costs(small)],

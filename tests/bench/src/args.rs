@@ -145,14 +145,14 @@ pub(crate) enum Told {
 
 #[derive(Debug, Args)]
 pub(crate) struct Runs {
-    /// Records in a batch, 1 to 10,000 each
+    /// Records in a batch, 1 to 10,000 each; 10 and 100 with --quick
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "10,100,1000,10000")]
-    #[arg(value_parser = batch_size)]
+    #[arg(default_value_if("quick", "true", "10,100"), value_parser = batch_size)]
     pub(crate) records: Vec<NonZeroUsize>,
     /// Measured runs, 1 to 1,000; one more warms up
     #[arg(long = "runs", value_name = "N", default_value = "15", value_parser = value_parser!(u16).range(1..=1_000))]
     measured: u16,
-    /// Three runs: enough to see that it works, too few to quote
+    /// Three runs of small batches: enough to see that it works, too few to quote
     #[arg(long, conflicts_with = "measured")]
     pub(crate) quick: bool,
     /// Write the ratios, every raw figure, the machine and versions to this file

@@ -35,8 +35,10 @@ pub(crate) async fn run(options: &Calls) -> Result<Report, BoxError> {
     let theirs = Adapter::new(store, Setup { calls: SIDES[1], ..Setup::default() }).await?;
     let samples = runs::interleave(&ours, &theirs, runs).await?;
     let mut comparisons = Vec::new();
+    // None that a timed run has seen.
+    let mut orders = Orders::apart();
     for (&records, samples) in runs.records.iter().zip(&samples) {
-        let figures = requests_per_item(addresses.store, records).await?.map(|requests| vec![requests]);
+        let figures = requests_per_item(addresses.store, &mut orders, records).await?.map(|requests| vec![requests]);
         let (measure, label) = (format!("requests{suffix}"), "requests/item");
         comparisons.push(Comparison { peer: PEER, records: Some(records), measure, label, figures });
         comparisons.extend(time_comparisons(PEER, records, &suffix, samples));
@@ -46,10 +48,12 @@ pub(crate) async fn run(options: &Calls) -> Result<Report, BoxError> {
 }
 
 /// Counted by a proxy before the store. It takes time, so this is apart from what is timed.
-async fn requests_per_item(store: SocketAddr, records: NonZeroUsize) -> Result<[f64; 2], BoxError> {
+async fn requests_per_item(
+    store: SocketAddr,
+    orders: &mut Orders,
+    records: NonZeroUsize,
+) -> Result<[f64; 2], BoxError> {
     let mut requests_per_item = [0.0; 2];
-    // Orders that no timed run has seen.
-    let mut orders = Orders::apart();
     for (calls, counted) in SIDES.into_iter().zip(&mut requests_per_item) {
         let proxy = Proxy::start(store, |_: &Call<'_>| Fault::Pass).await?;
         let batches = orders.batches(records, COUNTED_RECORDS_MIN)?;

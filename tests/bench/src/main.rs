@@ -66,7 +66,7 @@ fn created(option: &str, path: &Path) -> File {
     File::create(path).unwrap_or_else(|error| Cli::command().error(ErrorKind::Io, refuse(error)).exit())
 }
 
-/// Runs on as many workers as there are cores, as a function's `#[tokio::main]` does.
+/// Runs on as many workers as there are cores.
 fn run<T>(work: impl Future<Output = Result<T, BoxError>>) -> Result<T, BoxError> {
     runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)
 }

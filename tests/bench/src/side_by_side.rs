@@ -32,8 +32,6 @@ const FIRST_RECORDS: NonZeroUsize = NonZeroUsize::new(10).expect("not zero");
 const ALL_RUNS_RECORDS_MAX: usize = 1_000;
 /// Real records that fill an event.
 const FULL_RECORDS: NonZeroUsize = NonZeroUsize::new(5_000).expect("not zero");
-/// Batches that a new process gets before its peak resident size is read.
-const PEAK_BATCHES: usize = 2;
 /// What of the payload's bytes the adapter may hold beside what `lambda_runtime` holds.
 const PEAK_PAYLOADS: f64 = 1.5;
 const MIB: f64 = 1_048_576.0;
@@ -176,7 +174,7 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Cold start to the first response, and the peak resident size after some batches.
+    /// Cold start to the first response, and the peak resident size after a large batch.
     async fn new_processes(&mut self, sides: &[Side], job: Job) -> Result<(), BoxError> {
         let records = self.options.largest_usual();
         let runs = &self.options.runs;
@@ -189,9 +187,7 @@ impl Bench<'_> {
                 process.process(event).await?;
                 let cold_ms = process.age_ms();
                 let cold_cpu_ms = process.cpu_time().await?.as_secs_f64() * 1e3;
-                for _ in 0..if runs.quick { 1 } else { PEAK_BATCHES } {
-                    process.process(self.orders.event(records, Envelope::Real)?).await?;
-                }
+                process.process(self.orders.event(records, Envelope::Real)?).await?;
                 let peak_mib = process.peak_mib()?;
                 process.stop().await;
                 if run > 0 {

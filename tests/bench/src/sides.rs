@@ -103,7 +103,7 @@ impl Sides {
     pub(crate) fn versions(&self) -> Vec<(String, String)> {
         let installed = self.peers.iter().filter_map(|(_, installed)| installed.as_ref());
         let versions = installed.flat_map(|peer| &peer.versions);
-        versions.map(|(name, version)| ((*name).to_owned(), (*version).to_owned())).collect()
+        versions.map(|(name, version)| ((*name).to_owned(), version.clone())).collect()
     }
 
     fn built(&self, name: &'static str, binary: &str) -> Side {

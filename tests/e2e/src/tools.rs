@@ -199,7 +199,7 @@ pub struct PeerFunction {
     /// The folder that one would zip and deploy: without what Lambda's runtime brings.
     pub package: PathBuf,
     /// What it is made of: names and versions.
-    pub versions: Vec<(&'static str, &'static str)>,
+    pub versions: Vec<(&'static str, String)>,
 }
 
 /// Where the peers' sources are in the workspace.
@@ -278,9 +278,17 @@ fn fast_python() -> &'static str {
 
 /// The job of the benchmark with Powertools for AWS Lambda (Python), and what Lambda's runtime brings: 100 MB.
 pub fn powertools_python_function() -> Result<PeerFunction, InstallError> {
+    let folder = POWERTOOLS_PYTHON.ensure()?;
     let pins = [PYTHON_POWERTOOLS, PYTHON_RIC, PYTHON_BOTO3];
-    let versions = pins.iter().filter_map(|pin| pin.split_once("==")).collect();
-    POWERTOOLS_PYTHON.ensure().map(|folder| peer_function(&folder, versions))
+    let pinned = pins.iter().filter_map(|pin| pin.split_once("==")).map(|(name, version)| (name, version.to_owned()));
+    Ok(peer_function(&folder, pinned.chain(python_version(&folder)).collect()))
+}
+
+/// The version of the interpreter in a tool's folder, which is one of the machine's and not pinned.
+fn python_version(folder: &Path) -> Option<(&'static str, String)> {
+    let output = Command::new(folder.join("bin/python")).arg("--version").output().ok()?;
+    let said = String::from_utf8(output.stdout).ok()?;
+    Some(("python", said.trim().strip_prefix("Python ")?.to_owned()))
 }
 
 const CMAKE: &str = "cmake==4.4.0";
@@ -327,12 +335,12 @@ pub fn powertools_typescript_function() -> Result<PeerFunction, InstallError> {
         "@aws-sdk/client-dynamodb",
         "aws-lambda-ric",
     ];
-    let mut versions = names.map(|name| (name, version_in(TYPESCRIPT_PINS, name))).to_vec();
-    versions.extend(NODE_WHEEL.split_once("==").map(|(_, version)| ("node", version)));
+    let mut versions = names.map(|name| (name, version_in(TYPESCRIPT_PINS, name).to_owned())).to_vec();
+    versions.extend(NODE_WHEEL.split_once("==").map(|(_, version)| ("node", version.to_owned())));
     POWERTOOLS_TYPESCRIPT.ensure().map(|folder| peer_function(&folder, versions))
 }
 
-fn peer_function(folder: &Path, versions: Vec<(&'static str, &'static str)>) -> PeerFunction {
+fn peer_function(folder: &Path, versions: Vec<(&'static str, String)>) -> PeerFunction {
     PeerFunction { bootstrap: folder.join("bootstrap"), package: folder.join("package"), versions }
 }
 

@@ -46,8 +46,8 @@ impl KeyFormat {
     /// Appends the digest of text in that form, in hex.
     pub(super) fn push_digest(self, text: &mut String, selected: &str) {
         match self {
-            KeyFormat::Own => push_hex(text, &Sha256::digest(selected)),
-            KeyFormat::PowertoolsPython => push_hex(text, &Md5::digest(selected)),
+            KeyFormat::Own => push_hex::<32>(text, Sha256::digest(selected).into()),
+            KeyFormat::PowertoolsPython => push_hex::<16>(text, Md5::digest(selected).into()),
         }
     }
 }
@@ -59,11 +59,11 @@ fn is_plain_string(text: &str) -> bool {
 }
 
 /// Appends bytes in lower-case hex.
-pub(super) fn push_hex(text: &mut String, bytes: &[u8]) {
+pub(super) fn push_hex<const BYTES: usize>(text: &mut String, bytes: [u8; BYTES]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    text.extend(
-        bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| char::from(DIGITS[usize::from(digit)])),
-    );
+    let pairs = bytes.map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    // At once: one character after the other takes as long as the digest itself.
+    text.push_str(str::from_utf8(pairs.as_flattened()).expect("digits are ASCII"));
 }
 
 #[cfg(test)]

@@ -15,7 +15,12 @@ mod scan;
 mod selector;
 mod source;
 
-use std::{fmt, sync::Arc};
+use std::{
+    cell::Cell,
+    fmt,
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
 
 use sha2::{Digest, Sha256};
 
@@ -29,8 +34,21 @@ pub use self::{
 use crate::{message::Message, record::Fingerprint};
 
 /// An idempotency key as the store holds it: namespace, `#`, digest. Cheap to clone.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key(Arc<str>);
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    text: Arc<str>,
+    /// The last 64 bits of the digest, by which tables find it without reading the text; 0 where there is none.
+    end: u64,
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self.end {
+            0 => state.write(self.text.as_bytes()),
+            end => state.write_u64(end),
+        }
+    }
+}
 
 impl Key {
     /// The key of the canonical text `selected` in `namespace`, in microbatch's own format.
@@ -39,29 +57,45 @@ impl Key {
     }
 
     fn of_format(format: KeyFormat, namespace: &str, selected: &str) -> Self {
-        let mut text = String::with_capacity(namespace.len() + 1 + 64);
-        text.push_str(namespace);
-        text.push('#');
-        format.push_digest(&mut text, selected);
-        Self(text.into())
+        Self::from_stored(written(|text| {
+            text.push_str(namespace);
+            text.push('#');
+            format.push_digest(text, selected);
+        }))
     }
 
     /// A key read back from a store.
     pub fn from_stored(text: impl Into<Arc<str>>) -> Self {
-        Self(text.into())
+        let text = text.into();
+        let digits = text.len().checked_sub(16).and_then(|start| text.get(start..));
+        let end = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or_default();
+        Self { text, end }
     }
 
     /// The key's text.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 }
 
 impl fmt::Debug for Key {
     // Namespace and digest: neither is payload, so a key may stand in an error.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
+}
+
+/// A text of its own size. It is written where the thread writes all of them: a buffer for each would be an allocation each.
+fn written(write: impl FnOnce(&mut String)) -> Arc<str> {
+    thread_local!(static BUFFER: Cell<String> = const { Cell::new(String::new()) });
+    BUFFER.with(|buffer| {
+        let mut text = buffer.take();
+        text.clear();
+        write(&mut text);
+        let written = text.as_str().into();
+        buffer.set(text);
+        written
+    })
 }
 
 /// Makes keys and fingerprints of messages: by the pipeline's source of keys and its selectors.
@@ -70,12 +104,40 @@ pub struct KeyMaker {
     namespace: Box<str>,
     format: KeyFormat,
     key: KeySource,
-    fingerprint: Option<Selector>,
+    fingerprint: Option<Fingerprinter>,
+}
+
+/// Makes fingerprints of what a selector selects.
+#[derive(Debug, Clone)]
+struct Fingerprinter {
+    selector: Selector,
+    /// Digest of the selector's expression: another selector makes other, incomparable fingerprints.
+    scheme: [u8; 4],
+}
+
+impl Fingerprinter {
+    fn new(selector: Selector) -> Self {
+        let [first, second, third, fourth, ..] = <[u8; 32]>::from(Sha256::digest(selector.expression()));
+        Self { selector, scheme: [first, second, third, fourth] }
+    }
+
+    fn make(&self, payload: &str, format: KeyFormat) -> Result<Fingerprint, KeyError> {
+        let selected = self.selector.select(payload, format)?;
+        Ok(Fingerprint::new(written(|text| {
+            if format == KeyFormat::Own {
+                // Powertools' have no scheme.
+                push_hex(text, self.scheme);
+                text.push(':');
+            }
+            format.push_digest(text, &selected);
+        })))
+    }
 }
 
 impl KeyMaker {
     /// A maker of keys in `namespace`, found at `key`, with a fingerprint of what `fingerprint` selects of the payload.
     pub fn new(namespace: &str, key: impl Into<KeySource>, fingerprint: Option<Selector>) -> Self {
+        let fingerprint = fingerprint.map(Fingerprinter::new);
         Self { namespace: namespace.into(), format: KeyFormat::default(), key: key.into(), fingerprint }
     }
 
@@ -109,20 +171,8 @@ impl KeyMaker {
             return Err(KeyError::Missing);
         }
         let key = Key::of_format(self.format, &self.namespace, &selected);
-        let fingerprint = self.fingerprint.as_ref().map(|selector| self.fingerprint(selector, payload)).transpose()?;
+        let fingerprint = self.fingerprint.as_ref().map(|maker| maker.make(payload, self.format)).transpose()?;
         Ok((key, fingerprint))
-    }
-
-    fn fingerprint(&self, selector: &Selector, payload: &str) -> Result<Fingerprint, KeyError> {
-        let selected = selector.select(payload, self.format)?;
-        let mut text = String::with_capacity(8 + 1 + 64);
-        if self.format == KeyFormat::Own {
-            // Another selector makes other, incomparable fingerprints: its digest is the scheme. Powertools has none.
-            push_hex(&mut text, &Sha256::digest(selector.expression())[..4]);
-            text.push(':');
-        }
-        self.format.push_digest(&mut text, &selected);
-        Ok(Fingerprint::new(text))
     }
 }
 

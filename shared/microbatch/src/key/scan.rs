@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::error::CanonicalError;
-use crate::message::decode_str;
+use crate::{marks::before_special, message::decode_str};
 
 /// The text of the member `name` of the object that `text` holds; none when it is no object or has no such member.
 ///
@@ -117,10 +117,10 @@ impl<'t> Scanner<'t> {
         self.at += 1;
         loop {
             let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
-            let plain = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20));
-            self.at += plain.ok_or(CanonicalError::NotJson)?;
+            self.at += before_special(rest);
             match self.peek() {
                 Some(b'"') => break,
+                // Whatever is escaped ends nothing.
                 Some(b'\\') => self.at += 2,
                 _ => return Err(CanonicalError::NotJson),
             }

@@ -27,6 +27,8 @@ pub(super) enum Ended<T> {
 pub(super) struct Ran<T> {
     pub(super) index: usize,
     pub(super) ended: Ended<T>,
+    /// When, in epoch milliseconds.
+    pub(super) ended_ms: u64,
     /// The future's own destructor panicked.
     pub(super) panicked_in_drop: bool,
 }
@@ -55,8 +57,9 @@ impl<T> Guarded<T> {
     }
 
     fn end(&mut self, ended: Ended<T>) -> Poll<Ran<T>> {
+        let ended_ms = self.clock.now_ms();
         let panicked_in_drop = drop_contained(self.future.take()).is_err();
-        Poll::Ready(Ran { index: self.index, ended, panicked_in_drop })
+        Poll::Ready(Ran { index: self.index, ended, ended_ms, panicked_in_drop })
     }
 }
 

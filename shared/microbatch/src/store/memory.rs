@@ -71,13 +71,20 @@ impl MemoryStore {
 
     fn apply(&self, key: &Key, request: Request<'_>, now_ms: u64) -> Answer {
         let mut records = self.lock();
-        let old = records.get(key);
-        let decision = decide(old.map(|kept| &kept.record), request, now_ms);
-        if let Some(record) = decision.write {
-            // A claim begins anew; a completion and a release change a part.
-            let is_claim = matches!(request, Request::Claim(_));
-            let resolved = old.and_then(|kept| kept.resolved.clone()).filter(|_| !is_claim);
-            records.insert(key.clone(), Kept { record, resolved });
+        let mut old = records.get_mut(key);
+        let decision = decide(old.as_ref().map(|kept| &kept.record), request, now_ms);
+        match (decision.write, &mut old) {
+            (Some(record), Some(kept)) => {
+                kept.record = record;
+                // A claim begins anew; a completion and a release change a part.
+                if matches!(request, Request::Claim(_)) {
+                    kept.resolved = None;
+                }
+            }
+            (Some(record), None) => {
+                records.insert(key.clone(), Kept { record, resolved: None });
+            }
+            (None, _) => {}
         }
         decision.answer
     }

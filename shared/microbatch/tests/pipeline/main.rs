@@ -17,5 +17,6 @@ mod store_failures;
 mod sub_batches;
 mod support;
 mod total_failure;
+mod turns;
 mod watched;
 mod wire;

@@ -114,13 +114,14 @@ impl Scripted {
     }
 }
 
-#[tokio::main]
-async fn main() -> Result<(), BoxError> {
-    let timeouts = TimeoutConfig::builder().operation_timeout(EFFECT_TIMEOUT).build();
-    let config = aws_sdk_dynamodb::config::Builder::from(&sdk::sdk_config().await).timeout_config(timeouts);
-    let scripted = Scripted {
-        dynamodb: Client::from_conf(config.build()),
-        effects_table: std::env::var("EFFECTS_TABLE").unwrap_or_else(|_| "effects".to_owned()),
-    };
-    lambda::run(Pipeline::builder(scripted).key("id")).await
+fn main() -> Result<(), BoxError> {
+    lambda::main(async {
+        let timeouts = TimeoutConfig::builder().operation_timeout(EFFECT_TIMEOUT).build();
+        let config = aws_sdk_dynamodb::config::Builder::from(&sdk::sdk_config().await).timeout_config(timeouts);
+        let scripted = Scripted {
+            dynamodb: Client::from_conf(config.build()),
+            effects_table: std::env::var("EFFECTS_TABLE").unwrap_or_else(|_| "effects".to_owned()),
+        };
+        Ok(Pipeline::builder(scripted).key("id"))
+    })
 }

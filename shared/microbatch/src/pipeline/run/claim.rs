@@ -21,12 +21,6 @@ use crate::{
     transition::{ClaimAnswer, ClaimRequest, ReleaseKind, judge_previous},
 };
 
-/// The first message of a key in this batch (rule 7). There is one a key: it is kept small.
-pub(super) struct Leader {
-    pub(super) index: usize,
-    pub(super) fingerprint: Option<Fingerprint>,
-}
-
 /// What became of a leader, for followers that come later, where its verdict by itself does not say it.
 pub(super) struct Decided {
     pub(super) verdict: Verdict,
@@ -80,7 +74,7 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
             self.decoded = true;
         }
         // The clock and the others get their turn: records that need no claim never wait.
-        self.more_to_admit = true;
+        self.more_at_once = true;
     }
 
     fn admit_item(&mut self, index: usize, decoded: Decoded<P::Item>, permit: Permit) {
@@ -94,26 +88,23 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
         };
         match self.leaders.entry(identity.key.clone()) {
             Entry::Occupied(leader) => {
-                let Leader { index: leader, fingerprint } = leader.get();
-                let (leader, of_leader) = (*leader, fingerprint.clone());
+                let leader = *leader.get();
                 self.count_drop(item);
-                self.follow_leader(index, identity.fingerprint, leader, of_leader.as_ref());
+                self.follow_leader(index, identity.fingerprint, leader);
             }
             Entry::Vacant(entry) => {
-                entry.insert(Leader { index, fingerprint: identity.fingerprint.clone() });
+                entry.insert(index);
+                if identity.fingerprint.is_some() {
+                    self.fingerprints.resize_with(self.messages.len(), || None);
+                    self.fingerprints[index].clone_from(&identity.fingerprint);
+                }
                 self.claim(index, item, identity, permit);
             }
         }
     }
 
     /// Gives a message what becomes of the one before it with its key, now or when that is known.
-    fn follow_leader(
-        &mut self,
-        index: usize,
-        fingerprint: Option<Fingerprint>,
-        leader: usize,
-        of_leader: Option<&Fingerprint>,
-    ) {
+    fn follow_leader(&mut self, index: usize, fingerprint: Option<Fingerprint>, leader: usize) {
         let decided = self.decided.get(&leader);
         let verdict = decided.map(|decided| decided.verdict).or(self.verdicts[leader]);
         let Some(verdict) = verdict else {
@@ -124,6 +115,7 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
         };
         let result = decided.and_then(|decided| decided.result.clone());
         let error = decided.and_then(|decided| decided.error.as_ref()).map(ProcessError::same);
+        let of_leader = self.fingerprints.get(leader).and_then(Option::as_ref);
         let verdict = follow(verdict, of_leader, fingerprint.as_ref());
         let result = result.as_ref().map_or(Detail::None, Detail::Result);
         let detail = error.as_ref().filter(|_| verdict.outcome != Outcome::Busy).map_or(result, Detail::Error);

@@ -64,6 +64,11 @@ impl Lineup {
         !self.ready.is_empty()
     }
 
+    /// Whether any message is of a queue that keeps order.
+    pub(super) fn is_fifo(&self) -> bool {
+        !self.group_of.is_empty()
+    }
+
     /// Whether none has come yet.
     pub(super) fn is_untouched(&self) -> bool {
         self.untouched

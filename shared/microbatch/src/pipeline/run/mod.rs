@@ -23,7 +23,7 @@ use std::{
 
 pub(super) use self::verdict::{Batch, Finished, Verdict};
 use self::{
-    claim::{ClaimAnswers, Decided, Leader, PendingClaim},
+    claim::{ClaimAnswers, Decided, PendingClaim},
     lineup::Lineup,
     process::{PendingItem, Work},
     requeue::{QueueAnswers, Requests},
@@ -63,6 +63,9 @@ const COMPLETION_LINGER_MS: u64 = 20;
 /// Longest time that an item waits for others to fill its sub-batch where no such time was set: a claim or a sub-batch that
 /// is slow, or hangs, must not hold it up (P7).
 const SUB_BATCH_LINGER_MS: u64 = 20;
+/// Longest time that items run, one after the other, before the process's other tasks get their turn: on one thread, those of
+/// connections are among them, and a request's time must not be over before its answer is read.
+const TURN_MS: u64 = 10;
 /// Errors of the store that a report holds.
 const STORE_ERRORS_MAX: usize = 8;
 
@@ -150,6 +153,8 @@ struct Run<'r, P: Processor, S: Commit<P::Write>> {
     /// The batch's own span.
     trace: Option<TraceParent>,
     schedule: Schedule,
+    /// When what is being done now was begun, in epoch milliseconds: a round, or what is made of an event.
+    now_ms: u64,
     phase: Phase,
     /// Ends the phase.
     timer: BoxFuture<'static, ()>,
@@ -157,13 +162,16 @@ struct Run<'r, P: Processor, S: Commit<P::Write>> {
     owner_token: String,
     owner_prefix_len: usize,
     lineup: Lineup,
-    /// There is more to decode at once; first the others get their turn.
-    more_to_admit: bool,
+    /// There is more to decode or to run at once; first the process's other tasks get their turn.
+    more_at_once: bool,
     /// Messages were decoded since the clock was last read.
     decoded: bool,
     /// When messages were last decoded, in epoch milliseconds.
     decoded_ms: u64,
-    leaders: HashMap<Key, Leader>,
+    /// The first message of each key in this batch (rule 7). There is one a key: it is kept small.
+    leaders: HashMap<Key, usize>,
+    /// What must not differ from a leader, by its message. Empty where nothing is compared.
+    fingerprints: Vec<Option<Fingerprint>>,
     /// Leaders that followers may need to know more of than their verdict, or before it is final.
     decided: HashMap<usize, Decided>,
     tickets: Vec<Option<Box<Ticket<P::Item>>>>,
@@ -226,12 +234,14 @@ impl<'r, P: Processor, S: Commit<P::Write>> Run<'r, P, S> {
             messages,
             trace: invocation.trace,
             schedule,
+            now_ms: shared.clock.now_ms(),
             phase: Phase::Running,
             timer: Box::pin(std::future::pending()),
             owner_prefix_len: owner_token.len(),
             owner_token,
             lineup: Lineup::new(messages),
             leaders: HashMap::with_capacity(messages.len()),
+            fingerprints: Vec::new(),
             decided: HashMap::new(),
             tickets: messages.iter().map(|_| None).collect(),
             verdicts: messages.iter().map(|_| None).collect(),
@@ -244,7 +254,7 @@ impl<'r, P: Processor, S: Commit<P::Write>> Run<'r, P, S> {
             to_claim: Collector::new(limits(shared.store.chunk_size(), 0)),
             claims: FuturesUnordered::new(),
             claim_retries: FuturesUnordered::new(),
-            more_to_admit: false,
+            more_at_once: false,
             decoded: false,
             decoded_ms: 0,
             ready: VecDeque::new(),
@@ -294,7 +304,8 @@ impl<'r, P: Processor, S: Commit<P::Write>> Run<'r, P, S> {
     /// Everything that can be done without waiting.
     fn advance(&mut self) {
         // Read here too, not only from the timer: a batch that never waits never lets a timer fire.
-        self.pass_time(self.shared.clock.now_ms());
+        self.now_ms = self.shared.clock.now_ms();
+        self.pass_time(self.now_ms);
         if self.phase == Phase::Running {
             self.heed_breaker();
             self.admit();
@@ -418,7 +429,7 @@ impl<'r, P: Processor, S: Commit<P::Write>> Run<'r, P, S> {
 
     /// Waits for something to happen and collects all that has.
     async fn next_events(&mut self) {
-        if std::mem::take(&mut self.more_to_admit) {
+        if std::mem::take(&mut self.more_at_once) {
             tokio::task::yield_now().await;
             return;
         }
@@ -436,8 +447,13 @@ impl<'r, P: Processor, S: Commit<P::Write>> Run<'r, P, S> {
                 events.push(Event::Claims(answers));
             }
         }
+        let turn_ends_ms = self.shared.clock.now_ms().saturating_add(TURN_MS);
         while let Poll::Ready(ran) = self.workers.poll_ran(cx) {
+            self.more_at_once = ran.ended_ms >= turn_ends_ms;
             events.push(Event::Ran(ran));
+            if self.more_at_once {
+                break;
+            }
         }
         for completions in [&mut self.completions, &mut self.completion_retries] {
             while let Poll::Ready(Some(answers)) = completions.poll_next_unpin(cx) {
@@ -489,6 +505,10 @@ impl<'r, P: Processor, S: Commit<P::Write>> Run<'r, P, S> {
     }
 
     fn handle(&mut self, event: Event<P::Write>) {
+        self.now_ms = match &event {
+            Event::Ran(ran) => ran.ended_ms,
+            _ => self.shared.clock.now_ms(),
+        };
         match event {
             Event::Claims(answers) => {
                 for (index, outcome) in answers.outcomes {
@@ -547,6 +567,7 @@ impl<'r, P: Processor, S: Commit<P::Write>> Run<'r, P, S> {
         Finished {
             verdicts: self.verdicts,
             counts: self.counts,
+            is_fifo: self.lineup.is_fifo(),
             decoded_ms: self.decoded_ms,
             concurrency_max: self.concurrency_max,
             calls: Vec::new(),

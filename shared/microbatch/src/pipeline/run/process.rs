@@ -1,6 +1,6 @@
 //! Runs claimed items, one by one or in sub-batches, and takes in how they ended.
 
-use std::sync::Arc;
+use std::{any::TypeId, sync::Arc};
 
 use serde::Serialize;
 
@@ -45,6 +45,7 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
         let completing_max = self.shared.gates.claims_max;
         let mut more_by_rate = false;
         self.start_at_ms = None;
+        self.now_ms = self.shared.clock.now_ms();
         while !self.ready.is_empty() && self.completing < completing_max {
             let Some(permit) = self.running_gate.try_pass() else { break };
             let mut admitted = None;
@@ -76,7 +77,7 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
 
     /// Starts an item, or gives back its room and its permission.
     fn start(&mut self, index: usize, permit: Permit, admitted: Option<Admitted>) {
-        let now_ms = self.shared.clock.now_ms();
+        let now_ms = self.now_ms;
         let config = &self.shared.config;
         let Some(ticket) = &mut self.tickets[index] else { return };
         // What the item sends must have had its effect before another may start (P2).
@@ -86,6 +87,8 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
             // An own write met again can carry a shorter lease (rule 5).
             self.release(index, ReleaseKind::Now);
             self.decide(index, Verdict::new(Outcome::Abandoned, Some("lease_too_short")));
+            // A hook is the user's code, and may have taken any time.
+            self.now_ms = self.shared.clock.now_ms();
             return;
         }
         let Some(item) = ticket.item.take() else { return };
@@ -189,23 +192,23 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
     }
 
     pub(super) fn work_ended(&mut self, ran: Ran<Work<P::Write>>) {
-        let Ran { index, ended, panicked_in_drop } = ran;
+        let Ran { index, ended, ended_ms, panicked_in_drop } = ran;
         self.running -= 1;
         self.counts.panics_in_drop += u64::from(panicked_in_drop);
         match ended {
-            Ended::Returned(Work::Item(produced)) => self.item_ended(index, Ended::Returned(produced)),
+            Ended::Returned(Work::Item(produced)) => self.item_ended(index, Ended::Returned(produced), ended_ms),
             Ended::Returned(Work::SubBatch(produced)) => {
                 // One each, by the contract of `process_many`; what is missing counts as cut short.
                 let mut produced = produced.into_iter();
                 for member in self.members(index) {
-                    self.item_ended(member, produced.next().map_or(Ended::Panicked, Ended::Returned));
+                    self.item_ended(member, produced.next().map_or(Ended::Panicked, Ended::Returned), ended_ms);
                 }
             }
             Ended::TimedOut => {
-                self.members(index).into_iter().for_each(|member| self.item_ended(member, Ended::TimedOut));
+                self.members(index).into_iter().for_each(|member| self.item_ended(member, Ended::TimedOut, ended_ms));
             }
             Ended::Panicked => {
-                self.members(index).into_iter().for_each(|member| self.item_ended(member, Ended::Panicked));
+                self.members(index).into_iter().for_each(|member| self.item_ended(member, Ended::Panicked, ended_ms));
             }
         }
     }
@@ -215,20 +218,19 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
         self.sub_batches.remove(&index).unwrap_or_else(|| vec![index])
     }
 
-    fn item_ended(&mut self, index: usize, ended: Ended<Produced<P::Write>>) {
-        let now_ms = self.shared.clock.now_ms();
-        let at_cut_off = now_ms >= self.schedule.cut_off_ms;
+    fn item_ended(&mut self, index: usize, ended: Ended<Produced<P::Write>>, ended_ms: u64) {
+        let at_cut_off = ended_ms >= self.schedule.cut_off_ms;
         self.under_way = self.under_way.saturating_sub(1);
         if let Some(ticket) = &mut self.tickets[index] {
-            ticket.ended_ms = Some(now_ms);
+            ticket.ended_ms = Some(ended_ms);
             ticket.claim_permit = None;
             ticket.run_permit = None;
             if let Some(admitted) = ticket.admitted.take() {
-                admitted.ended(signal(&ended, at_cut_off), now_ms, &self.shared.gates);
+                admitted.ended(signal(&ended, at_cut_off), ended_ms, &self.shared.gates);
             }
         }
         match ended {
-            Ended::Returned(Ok((result, writes))) => self.complete(index, result, writes, now_ms),
+            Ended::Returned(Ok((result, writes))) => self.complete(index, result, writes, ended_ms),
             Ended::Returned(Err(error)) => {
                 self.item_failed(index, &error);
                 // Its destructor is the user's code.
@@ -283,13 +285,17 @@ fn signal<W>(ended: &Ended<Produced<W>>, at_cut_off: bool) -> Signal {
     }
 }
 
-fn produced<O: Serialize, W>(result: ItemResult<O, W>, result_bytes_max: usize) -> Produced<W> {
+fn produced<O: Serialize + 'static, W>(result: ItemResult<O, W>, result_bytes_max: usize) -> Produced<W> {
     let (output, writes) = result?.into_parts();
     Ok((stored_result(&output, result_bytes_max), writes))
 }
 
 /// The result to keep. It is made after the effect, so that it cannot be kept is no failure.
-fn stored_result<O: Serialize>(output: &O, bytes_max: usize) -> StoredResult {
+fn stored_result<O: Serialize + 'static>(output: &O, bytes_max: usize) -> StoredResult {
+    if TypeId::of::<O>() == TypeId::of::<()>() {
+        // Most give nothing: it need not be written to be known.
+        return StoredResult::None;
+    }
     let Ok(written) = contain(|| serde_json::to_string(output)) else { return StoredResult::NotKept };
     match written {
         Ok(json) if json == "null" => StoredResult::None,

@@ -205,7 +205,7 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
             self.conclude(index, verdict, detail);
             return;
         };
-        verdict.elapsed_ms = Some(self.shared.clock.now_ms().saturating_sub(ticket.sent_ms));
+        verdict.elapsed_ms = Some(self.now_ms.saturating_sub(ticket.sent_ms));
         verdict.claimed_ms = Some(ticket.sent_ms);
         (verdict.started_ms, verdict.ended_ms) = (ticket.started_ms, ticket.ended_ms);
         verdict.attempt = ticket.claimed.map(|claimed| claimed.attempt);
@@ -281,9 +281,12 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
 
     /// A hook is the user's code: what becomes of it changes nothing here.
     fn call_hook(&mut self, index: usize, verdict: &Verdict, detail: Detail<'_>) {
+        let hooks = &self.shared.hooks;
+        if hooks.success.is_none() && hooks.failure.is_none() {
+            return;
+        }
         let message = &self.messages[index];
         let (message_id, receive_count) = (&*message.id, message.receive_count);
-        let hooks = &self.shared.hooks;
         let called = match (verdict.kind, &hooks.success, &hooks.failure) {
             (None, Some(hook), _) => {
                 let result = if let Detail::Result(result) = detail { Some(result) } else { None };

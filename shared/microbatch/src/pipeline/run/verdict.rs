@@ -75,6 +75,8 @@ impl Verdict {
 pub(in crate::pipeline) struct Finished {
     pub(in crate::pipeline) verdicts: Vec<Option<Verdict>>,
     pub(in crate::pipeline) counts: Counts,
+    /// Whether any message is of a queue that keeps order.
+    pub(in crate::pipeline) is_fifo: bool,
     pub(in crate::pipeline) decoded_ms: u64,
     pub(in crate::pipeline) concurrency_max: usize,
     pub(in crate::pipeline) calls: Vec<CallReport>,
@@ -126,8 +128,7 @@ impl Finished {
             }
         });
         let items: Vec<_> = items.collect();
-        let is_fifo = messages.iter().any(Message::is_from_fifo_queue);
-        let all_failed = total_failure.errs(is_fifo, items.iter().map(|item| (item.outcome, item.parked)));
+        let all_failed = total_failure.errs(self.is_fifo, items.iter().map(|item| (item.outcome, item.parked)));
         BatchReport {
             batch_id: invocation.batch_id,
             queue_arn: messages.first().and_then(|message| message.source_arn.as_deref()),

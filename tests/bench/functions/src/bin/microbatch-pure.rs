@@ -19,7 +19,6 @@ impl Processor for Receipts {
     }
 }
 
-#[tokio::main]
-async fn main() -> Result<(), BoxError> {
-    lambda::run(Pipeline::builder(Receipts).key("order_id").fingerprint_body()).await
+fn main() -> Result<(), BoxError> {
+    lambda::main(async { Ok(Pipeline::builder(Receipts).key("order_id").fingerprint_body()) })
 }
