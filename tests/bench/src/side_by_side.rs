@@ -128,6 +128,14 @@ impl Bench<'_> {
         Ok(())
     }
 
+    /// Empties the tables: the store takes longer for each request the more records it holds, and that is no side's doing.
+    async fn renew_tables(&self, sides: &[Side], job: Job) -> Result<(), BoxError> {
+        for side in sides {
+            Tables::of(side, job).renew(&self.endpoint).await?;
+        }
+        Ok(())
+    }
+
     /// Adds a measure of ours against each peer's; `figures` are the sides', ours first.
     fn compare(
         &mut self,
@@ -180,6 +188,7 @@ impl Bench<'_> {
         let runs = &self.options.runs;
         let mut figures: [Figures; 3] = std::array::from_fn(|_| vec![Vec::new(); sides.len()]);
         for run in 0..=runs.count() {
+            self.renew_tables(sides, job).await?;
             for position in in_turn(sides.len(), run) {
                 let side = &sides[position];
                 let event = self.orders.event(FIRST_RECORDS, Envelope::Real)?;
@@ -215,6 +224,7 @@ impl Bench<'_> {
         suffix: &str,
     ) -> Result<(), BoxError> {
         let runs = &self.options.runs;
+        self.renew_tables(sides, job).await?;
         let mut processes = Vec::new();
         for side in sides {
             processes.push(Process::start(side, job, store).await?);
@@ -222,6 +232,10 @@ impl Bench<'_> {
         let mut samples: Vec<Vec<Vec<Sample>>> = vec![vec![Vec::new(); sides.len()]; batch_sizes.len()];
         let mut walls_ms: Vec<Figures> = vec![vec![Vec::new(); sides.len()]; batch_sizes.len()];
         for run in 0..=runs.count() {
+            if run > 0 {
+                // Not before each has ended its init, which looks for its table.
+                self.renew_tables(sides, job).await?;
+            }
             for (at, &records) in batch_sizes.iter().enumerate().filter(|(_, records)| run <= runs.count_at(**records))
             {
                 for position in in_turn(sides.len(), run) {
@@ -264,6 +278,7 @@ impl Bench<'_> {
         let mut figures: Figures = vec![Vec::new(); sides.len()];
         let mut payload_bytes = 0;
         for run in 0..=runs.count() {
+            Tables::of(&sides[0], job).renew(&self.endpoint).await?;
             for position in in_turn(sides.len(), run) {
                 let side = &sides[position];
                 let process = Process::start(side, job, self.store).await?;
