@@ -64,9 +64,8 @@ const MEMORY_MB: &str = "AWS_LAMBDA_FUNCTION_MEMORY_SIZE";
 
 /// The whole of a function's `main`: [`run_with`], on a runtime that fits the function's memory.
 ///
-/// Memory that buys up to one vCPU, 1,769 MB, gets one thread. On more of them, as `#[tokio::main]` has it, each request would pass from
-/// the pipeline's thread to that of its connection and back, which in small batches costs more than the work does. Where there
-/// is more, or Lambda runs several invocations at once, each core gets a thread. Code that blocks belongs in tokio's
+/// Memory that buys up to one vCPU, 1,769 MB, gets one thread. On more of them, as `#[tokio::main]` has it, each request would
+/// pass from the pipeline's thread to that of its connection and back, a good part of what a small batch costs. Where there is more, or Lambda runs several invocations at once, each core gets a thread. Code that blocks belongs in tokio's
 /// `spawn_blocking`, which works on either: on one thread, connections and time-outs stand still meanwhile, `block_in_place` panics,
 /// and code that blocks until another task is done waits for ever.
 ///
@@ -98,8 +97,7 @@ pub fn main<P: Processor>(
 where
     DynamoDbStore: Commit<P::Write>,
 {
-    let number = |variable| std::env::var(variable).ok().and_then(|value| value.parse().ok());
-    let one_thread = fits_one_thread(number(MEMORY_MB), number(MAX_CONCURRENCY));
+    let one_thread = fits_one_thread(number_from_env(MEMORY_MB), number_from_env(MAX_CONCURRENCY));
     let mut runtime = if one_thread { Builder::new_current_thread() } else { Builder::new_multi_thread() };
     let runtime = runtime.enable_all().build()?;
     // A task, which gets its turn behind the connections' tasks that an answer has woken: what a runtime blocks on comes before
@@ -266,8 +264,11 @@ async fn queue_problems(queue: Option<&SqsQueue>) -> Vec<String> {
 
 /// As many shards as the function's memory buys vCPUs.
 fn vcpus() -> u64 {
-    let memory_mb = std::env::var(MEMORY_MB).ok().and_then(|size| size.parse::<u64>().ok());
-    memory_mb.map_or(1, |memory_mb| memory_mb / MB_PER_VCPU).clamp(1, 64)
+    number_from_env(MEMORY_MB).map_or(1, |memory_mb| memory_mb / MB_PER_VCPU).clamp(1, 64)
+}
+
+fn number_from_env(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
 }
 
 async fn serve<P: Processor>(pipeline: Pipeline<P, DynamoDbStore>, tracer: Option<Arc<Tracer>>) -> Result<(), BoxError>

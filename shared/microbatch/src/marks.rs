@@ -27,6 +27,8 @@ pub(crate) const COPY_ROOM: usize = WORD_BYTES;
 
 /// Copies what stands before the first backslash to the start of `to`, which is at least [`COPY_ROOM`] longer than `from`, and
 /// says how many bytes that is. What is in `to` behind them is of no use.
+///
+/// In the pass that looks, word by word: runs are too short to be worth a call that copies each.
 pub(crate) fn copy_before_backslash(from: &[u8], to: &mut [u8]) -> usize {
     let mut copied = 0;
     while let Some(word) = word_at(from, copied) {

@@ -148,13 +148,13 @@ impl<'e> Message<'e> {
     fn from_fields(fields: &RawRecord<'e>) -> Option<Self> {
         let attributes = fields.attributes.and_then(|raw| RawAttributes::deserialize(raw).ok()).unwrap_or_default();
         Some(Self {
-            source_arn: text(fields.event_source_arn),
             id: text(fields.message_id).filter(|id| !id.is_empty())?,
             body: fields.body,
             receive_count: number(attributes.receive_count).and_then(|count| u32::try_from(count).ok()).unwrap_or(1),
             sent_ms: number(attributes.sent_timestamp),
             group: text(attributes.message_group_id),
             trace_header: text(attributes.trace_header),
+            source_arn: text(fields.event_source_arn),
             receipt_handle: text(fields.receipt_handle),
             message_attributes: fields.message_attributes,
             deduplication_id: text(attributes.deduplication_id),

@@ -79,8 +79,8 @@ impl Adapter {
         Ok(Self { pipeline: builder.build(host)?, tracer, processed })
     }
 
-    /// Works on the batches, one after the other, on the runtime's workers. All items must come out
-    /// processed: a failure or a duplicate has other costs.
+    /// Works on the batches, one after the other, on the runtime's workers. All items must come out processed: a failure or a
+    /// duplicate has other costs.
     pub(crate) async fn run(&self, batches: Batches) -> Result<(), BoxError> {
         let before = self.processed.get();
         let (pipeline, tracer, items) = (self.pipeline.clone(), self.tracer.clone(), batches.items);

@@ -232,10 +232,6 @@ impl Bench<'_> {
         let mut samples: Vec<Vec<Vec<Sample>>> = vec![vec![Vec::new(); sides.len()]; batch_sizes.len()];
         let mut walls_ms: Vec<Figures> = vec![vec![Vec::new(); sides.len()]; batch_sizes.len()];
         for run in 0..=runs.count() {
-            if run > 0 {
-                // Not before each has ended its init, which looks for its table.
-                self.renew_tables(sides, job).await?;
-            }
             for (at, &records) in batch_sizes.iter().enumerate().filter(|(_, records)| run <= runs.count_at(**records))
             {
                 for position in in_turn(sides.len(), run) {
@@ -247,6 +243,8 @@ impl Bench<'_> {
                     }
                 }
             }
+            // After a run, when each has long ended its init, which looks for its table.
+            self.renew_tables(sides, job).await?;
             note_run(run, runs);
         }
         for process in processes {
@@ -278,7 +276,7 @@ impl Bench<'_> {
         let mut figures: Figures = vec![Vec::new(); sides.len()];
         let mut payload_bytes = 0;
         for run in 0..=runs.count() {
-            Tables::of(&sides[0], job).renew(&self.endpoint).await?;
+            self.renew_tables(&sides, job).await?;
             for position in in_turn(sides.len(), run) {
                 let side = &sides[position];
                 let process = Process::start(side, job, self.store).await?;

@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf, process::Command};
 
 use serde_json::Value;
 
-/// Runs a job with two batch sizes, once, and gives what it wrote.
+/// Runs a job with several batch sizes, once, and gives what it wrote.
 fn ran(job: &[&str], file: &str) -> Value {
     let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(file);
     let mut command = Command::new(env!("CARGO_BIN_EXE_bench"));

@@ -124,7 +124,7 @@ impl Installation {
 
     /// The virtual environment's Python.
     pub(crate) fn python(&self) -> PathBuf {
-        self.folder.join("bin/python")
+        python_in(&self.folder)
     }
 
     /// Runs a program; `hint` says what to do when it fails.
@@ -157,6 +157,11 @@ impl Installation {
             hint: "check that a package for this system and processor exists".to_owned(),
         })
     }
+}
+
+/// The Python of the virtual environment in a tool's folder.
+pub(crate) fn python_in(folder: &Path) -> PathBuf {
+    folder.join("bin/python")
 }
 
 /// A command as one would type it, near enough to be recognised and repeated.

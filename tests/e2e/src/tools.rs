@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::install::{InstallError, Installation, Tool};
+use crate::install::{InstallError, Installation, Tool, python_in};
 use crate::paths::workspace_root;
 use crate::process::guarded;
 
@@ -127,7 +127,7 @@ const POWERTOOLS: Tool = Tool {
 
 /// A Python that has `aws-lambda-powertools` and `boto3`: 70 MB.
 pub fn powertools_python() -> Result<PathBuf, InstallError> {
-    POWERTOOLS.ensure().map(|folder| folder.join("bin/python"))
+    POWERTOOLS.ensure().map(|folder| python_in(&folder))
 }
 
 const JAVA: Tool = Tool {
@@ -286,7 +286,7 @@ pub fn powertools_python_function() -> Result<PeerFunction, InstallError> {
 
 /// The version of the interpreter in a tool's folder, which is one of the machine's and not pinned.
 fn python_version(folder: &Path) -> Option<(&'static str, String)> {
-    let output = Command::new(folder.join("bin/python")).arg("--version").output().ok()?;
+    let output = Command::new(python_in(folder)).arg("--version").output().ok()?;
     let said = String::from_utf8(output.stdout).ok()?;
     Some(("python", said.trim().strip_prefix("Python ")?.to_owned()))
 }

@@ -103,13 +103,9 @@ impl Requests {
 impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
     /// Whether a message goes to the dead-letter queue at once: trying again cannot help it.
     pub(super) fn shall_park(&self, index: usize, verdict: &Verdict) -> bool {
-        let hopeless = matches!(verdict.outcome, Outcome::Rejected | Outcome::Conflict);
-        let may_leave = || {
-            self.shared.config.fifo_failure == FifoFailure::ParkAndContinue
-                || !self.messages[index].is_from_fifo_queue()
-        };
-        hopeless
-            && may_leave()
+        matches!(verdict.outcome, Outcome::Rejected | Outcome::Conflict)
+            && (self.shared.config.fifo_failure == FifoFailure::ParkAndContinue
+                || !self.messages[index].is_from_fifo_queue())
             && self.phase < Phase::Over
             && self.shared.queue.as_ref().is_some_and(|queue| queue.0.can_park())
     }

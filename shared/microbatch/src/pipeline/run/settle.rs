@@ -4,6 +4,7 @@ use super::{Detail, Phase, Run, Ticket, Verdict, claim::Decided};
 use crate::{
     hooks::{Failure, Success},
     lease::retention_end_s,
+    message::Message,
     outcome::Outcome,
     panics::{contain, drop_contained},
     pipeline::calls::{CallError, Tried, UnkeyedWrite, send_with_retries, try_again, try_once},
@@ -281,22 +282,20 @@ impl<P: Processor, S: Commit<P::Write>> Run<'_, P, S> {
 
     /// A hook is the user's code: what becomes of it changes nothing here.
     fn call_hook(&mut self, index: usize, verdict: &Verdict, detail: Detail<'_>) {
+        // Borrowed, not read: most have no hooks, and messages are no longer in the caches.
+        let Message { id: message_id, receive_count, .. } = &self.messages[index];
         let hooks = &self.shared.hooks;
-        if hooks.success.is_none() && hooks.failure.is_none() {
-            return;
-        }
-        let message = &self.messages[index];
-        let (message_id, receive_count) = (&*message.id, message.receive_count);
         let called = match (verdict.kind, &hooks.success, &hooks.failure) {
             (None, Some(hook), _) => {
                 let result = if let Detail::Result(result) = detail { Some(result) } else { None };
-                let success = Success { index, message_id, receive_count, outcome: verdict.outcome, result };
+                let success =
+                    Success { index, message_id, receive_count: *receive_count, outcome: verdict.outcome, result };
                 contain(|| hook(&success))
             }
             (Some(kind), _, Some(hook)) => {
                 let error = if let Detail::Error(error) = detail { Some(error) } else { None };
                 let (outcome, code) = (verdict.outcome, verdict.code);
-                let failure = Failure { index, message_id, receive_count, outcome, kind, code, error };
+                let failure = Failure { index, message_id, receive_count: *receive_count, outcome, kind, code, error };
                 contain(|| hook(&failure))
             }
             _ => return,
