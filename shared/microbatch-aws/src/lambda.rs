@@ -1,6 +1,12 @@
 //! The Lambda host: a pipeline under the Lambda runtime.
 
-use std::{error::Error, fmt, future::Future, panic::AssertUnwindSafe, sync::Arc};
+use std::{
+    error::Error,
+    fmt,
+    future::Future,
+    panic::{AssertUnwindSafe, resume_unwind},
+    sync::Arc,
+};
 
 use aws_lambda_events::sqs::SqsBatchResponse;
 use futures_util::FutureExt;
@@ -35,6 +41,7 @@ const RESPONSE_MS: u64 = 100;
 
 /// The name of a panic outside of all that is contained.
 const PANICKED: &str = "Panicked";
+const PANICKED_IN_INIT: &str = "the function panicked in its init; the log says where";
 
 /// The function could not start. What was wrong is in the log and was told to Lambda.
 pub struct InitFailed(());
@@ -65,9 +72,10 @@ const MEMORY_MB: &str = "AWS_LAMBDA_FUNCTION_MEMORY_SIZE";
 /// The whole of a function's `main`: [`run_with`], on a runtime that fits the function's memory.
 ///
 /// Memory that buys up to one vCPU, 1,769 MB, gets one thread. On more of them, as `#[tokio::main]` has it, each request would
-/// pass from the pipeline's thread to that of its connection and back, a good part of what a small batch costs. Where there is more, or Lambda runs several invocations at once, each core gets a thread. Code that blocks belongs in tokio's
-/// `spawn_blocking`, which works on either: on one thread, connections and time-outs stand still meanwhile, `block_in_place` panics,
-/// and code that blocks until another task is done waits for ever.
+/// pass from the pipeline's thread to that of its connection and back, a good part of what a small batch costs. Where there is
+/// more, or Lambda runs several invocations at once, each core gets a thread. Code that blocks belongs in tokio's
+/// `spawn_blocking`, which works on either: on one thread, connections and time-outs stand still meanwhile, `block_in_place`
+/// panics, and code that blocks until another task is done waits for ever.
 ///
 /// ```no_run
 /// use microbatch::{Pipeline, Processor};
@@ -102,7 +110,8 @@ where
     let runtime = runtime.enable_all().build()?;
     // A task, which gets its turn behind the connections' tasks that an answer has woken: what a runtime blocks on comes before
     // them, and would find a request's time over whose answer is there.
-    runtime.block_on(async { tokio::spawn(run_with(make)).await? })
+    let ended = runtime.block_on(async { tokio::spawn(run_with(make)).await });
+    ended.unwrap_or_else(|error| resume_unwind(error.into_panic()))
 }
 
 /// Whether one thread is enough for a function: it has up to one vCPU, and one invocation at once. Unknown memory may be any.
@@ -135,8 +144,9 @@ where
     DynamoDbStore: Commit<P::Write>,
 {
     logging::init();
-    // Boxed: its state is large, and would otherwise stand in every user's `main`.
-    match Box::pin(start(make)).await {
+    // Boxed: its state is large, and would otherwise stand in every user's `main`. Caught: what a panic says stays unsaid.
+    let started = AssertUnwindSafe(Box::pin(start(make))).catch_unwind().await;
+    match started.unwrap_or_else(|_| Err(PANICKED_IN_INIT.into())) {
         Ok(Started { pipeline, tracer }) => {
             watchdog::spawn(pipeline.clone());
             serve(pipeline, tracer).await

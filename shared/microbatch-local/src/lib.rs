@@ -8,6 +8,7 @@ pub mod dynamodb;
 pub mod environment;
 pub mod event;
 pub mod function;
+pub mod interrupt;
 pub mod items;
 mod lines;
 pub mod mapping;

@@ -22,11 +22,8 @@ pub(crate) fn before_special(bytes: &[u8]) -> usize {
     before(bytes, |word| equal(word, b'"') | equal(word, b'\\') | below_space(word))
 }
 
-/// Room behind the bytes that [`copy_before_backslash`] copies.
-pub(crate) const COPY_ROOM: usize = WORD_BYTES;
-
-/// Copies what stands before the first backslash to the start of `to`, which is at least [`COPY_ROOM`] longer than `from`, and
-/// says how many bytes that is. What is in `to` behind them is of no use.
+/// Copies what stands before the first backslash to the start of `to`, which is at least as long as `from`, and says how many
+/// bytes that is. What is in `to` behind them is of no use.
 ///
 /// In the pass that looks, word by word: runs are too short to be worth a call that copies each.
 pub(crate) fn copy_before_backslash(from: &[u8], to: &mut [u8]) -> usize {
@@ -99,7 +96,7 @@ mod tests {
             let before_first = before(|byte| *byte == b'\\');
             prop_assert_eq!(before_backslash(&bytes), before_first);
             prop_assert_eq!(before_special(&bytes), before(|byte| matches!(byte, b'"' | b'\\' | 0..0x20)));
-            let mut to = vec![0; bytes.len() + COPY_ROOM];
+            let mut to = vec![0; bytes.len()];
             prop_assert_eq!(copy_before_backslash(&bytes, &mut to), before_first);
             prop_assert_eq!(&to[..before_first], &bytes[..before_first]);
         }

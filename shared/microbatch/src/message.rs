@@ -12,7 +12,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use crate::marks::{COPY_ROOM, before_backslash, copy_before_backslash};
+use crate::marks::{before_backslash, copy_before_backslash};
 
 /// Why an event as a whole cannot be worked on. The invocation fails, deliberately, before any item starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -194,7 +194,7 @@ pub(crate) fn decode_str(raw: &str) -> Option<Cow<'_, str>> {
 fn unescape(inner: &str, plain: usize) -> Option<String> {
     let bytes = inner.as_bytes();
     // No escape is shorter than what it stands for.
-    let mut text = vec![0; bytes.len() + COPY_ROOM];
+    let mut text = vec![0; bytes.len()];
     text[..plain].copy_from_slice(&bytes[..plain]);
     let (mut read, mut written) = (plain, plain);
     // As JSON that was parsed, it has no quote and no control character of its own.

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use crate::adapter::measured;
 use crate::args::Runs;
 use crate::orders::Batches;
-use crate::report::{Comparison, Report, time_comparisons};
+use crate::report::{Compared, Comparison, Report, time_comparisons};
 use crate::runs::{self, Contender, Sample};
 
 /// As many records as DynamoDB takes in one call.
@@ -48,6 +48,7 @@ fn growth(sizes: &[NonZeroUsize], samples: &[[Vec<Sample>; 2]]) -> Option<Compar
         measure: "cpu_growth".to_owned(),
         label: "CPU us/item",
         figures: [costs(large), costs(small)],
+        compared: Compared::Medians,
     })
 }
 

@@ -12,7 +12,7 @@ use microbatch_local::tables::{Endpoint, TableSpec, ensure};
 use crate::adapter::{Adapter, Setup};
 use crate::args::Calls;
 use crate::orders::Orders;
-use crate::report::{Comparison, Report, time_comparisons};
+use crate::report::{Compared, Comparison, Report, time_comparisons};
 use crate::runs;
 use crate::server::Server;
 use crate::stats::float;
@@ -40,7 +40,14 @@ pub(crate) async fn run(options: &Calls) -> Result<Report, BoxError> {
     for (&records, samples) in runs.records.iter().zip(&samples) {
         let figures = requests_per_item(addresses.store, &mut orders, records).await?.map(|requests| vec![requests]);
         let (measure, label) = (format!("requests{suffix}"), "requests/item");
-        comparisons.push(Comparison { peer: PEER, records: Some(records), measure, label, figures });
+        comparisons.push(Comparison {
+            peer: PEER,
+            records: Some(records),
+            measure,
+            label,
+            figures,
+            compared: Compared::Medians,
+        });
         comparisons.extend(time_comparisons(PEER, records, &suffix, samples));
     }
     let title = format!("calls: {} runs, each request delayed by {latency_ms} ms", runs.count());

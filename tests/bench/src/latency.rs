@@ -24,6 +24,7 @@ use tokio::time::sleep;
 const SLOW_ONE_IN: u64 = 100;
 /// ... and takes this many times as long.
 const SLOW_FACTOR: u32 = 10;
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
 /// What a request takes longer than on the loopback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,8 +49,8 @@ impl Latency {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(self.serve(stream, target));
+            loop {
+                tokio::spawn(self.serve(accepted(&listener).await, target));
             }
         });
         Ok(address)
@@ -76,6 +77,16 @@ impl Latency {
         let body = body.collect().await?.to_bytes();
         sleep(self.of(statements(&body), || SystemRandom.below(SLOW_ONE_IN) == 0)).await;
         store.lock().await.send_request(Request::from_parts(parts, Full::new(body))).await
+    }
+}
+
+/// The next connection. None can be accepted while there are too many, which passes.
+pub(crate) async fn accepted(listener: &TcpListener) -> TcpStream {
+    loop {
+        if let Ok((stream, _)) = listener.accept().await {
+            return stream;
+        }
+        sleep(ACCEPT_PAUSE).await;
     }
 }
 

@@ -6,7 +6,8 @@ use serde_json::{Map, Value};
 
 const LOCK: &str = include_str!("../../../Cargo.lock");
 const TOOLCHAIN: &str = include_str!("../../../rust-toolchain.toml");
-const PACKAGES: [&str; 4] = ["microbatch", "aws-sdk-dynamodb", "tokio", "dynoxide-rs"];
+const PACKAGES: [&str; 6] =
+    ["microbatch", "lambda_runtime", "aws_lambda_events", "aws-sdk-dynamodb", "tokio", "dynoxide-rs"];
 
 /// The machine in one line.
 pub(crate) fn machine() -> String {

@@ -5,11 +5,14 @@ use std::num::NonZeroUsize;
 
 use crate::machine::machine;
 use crate::report::{Comparison, Report, three_digits};
-use crate::stats::{Summary, float};
+use crate::stats::float;
 
 const WIDTH: usize = 760;
 const MARGIN: usize = 16;
+/// Title and machine; versions come below.
 const HEADER: usize = 56;
+const VERSIONS_IN_A_LINE: usize = 7;
+const VERSION_LINE: usize = 13;
 /// Where bars begin, and how long the longest is.
 const BARS_FROM: usize = 88;
 const BAR_MAX: f64 = 187.5;
@@ -35,22 +38,25 @@ pub(crate) fn plot(report: &Report, records: NonZeroUsize) -> String {
     .into_iter()
     .filter_map(|(measure, records, title)| panel(report, measure, records, title))
     .collect();
-    draw(&panels)
+    let versions: Vec<String> =
+        report.version_list().chunks(VERSIONS_IN_A_LINE).map(|versions| versions.join(", ")).collect();
+    draw(&panels, &versions)
 }
 
 fn panel(report: &Report, measure: &str, records: Option<NonZeroUsize>, title: String) -> Option<Panel> {
     let is_shown = |comparison: &&Comparison| comparison.measure == measure && comparison.records == records;
     let shown: Vec<_> = report.comparisons.iter().filter(is_shown).collect();
     let ours = shown.first()?;
-    let mut bars = vec![(report.ours, Summary::of(&ours.figures[0]).median)];
-    bars.extend(shown.iter().map(|comparison| (comparison.peer, Summary::of(&comparison.figures[1]).median)));
+    let mut bars = vec![(report.ours, ours.values()[0])];
+    bars.extend(shown.iter().map(|comparison| (comparison.peer, comparison.values()[1])));
     Some(Panel { title, bars })
 }
 
-fn draw(panels: &[Panel]) -> String {
+fn draw(panels: &[Panel], versions: &[String]) -> String {
     let rows = panels.iter().map(|panel| panel.bars.len()).max().unwrap_or_default();
     let panel_height = PANEL_TITLE + rows * ROW + MARGIN;
-    let height = HEADER + panels.len().div_ceil(PANELS_IN_A_ROW) * panel_height;
+    let header = HEADER + versions.len() * VERSION_LINE;
+    let height = header + panels.len().div_ceil(PANELS_IN_A_ROW) * panel_height;
     let width = WIDTH + MARGIN;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" \
@@ -61,9 +67,14 @@ fn draw(panels: &[Panel]) -> String {
          </text>\n<text x=\"{MARGIN}\" y=\"42\">{}</text>\n",
         escaped(&machine())
     );
+    for (position, versions) in versions.iter().enumerate() {
+        let y = HEADER + position * VERSION_LINE;
+        // Writing to a string cannot fail.
+        let _ = writeln!(svg, "<text x=\"{MARGIN}\" y=\"{y}\" font-size=\"10\">{}</text>", escaped(versions));
+    }
     for (position, panel) in panels.iter().enumerate() {
         let x = MARGIN + position % PANELS_IN_A_ROW * (WIDTH / PANELS_IN_A_ROW);
-        let y = HEADER + position / PANELS_IN_A_ROW * panel_height;
+        let y = header + position / PANELS_IN_A_ROW * panel_height;
         draw_panel(&mut svg, panel, x, y);
     }
     svg + "</svg>\n"
@@ -99,6 +110,7 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::Compared;
 
     #[test]
     fn a_panel_has_a_bar_for_each_side() {
@@ -108,12 +120,18 @@ mod tests {
             measure: "cpu".to_owned(),
             label: "CPU us/item",
             figures: [vec![10.0, 30.0, 20.0], vec![theirs; 3]],
+            compared: Compared::Medians,
         };
         let comparisons = vec![comparison("handwritten", 100.0), comparison("a<b", 2_000.0)];
-        let report = Report { title: String::new(), ours: "microbatch", versions: Vec::new(), comparisons };
+        let report = Report {
+            title: String::new(),
+            ours: "microbatch",
+            versions: vec![("node".into(), "24".into())],
+            comparisons,
+        };
         let svg = plot(&report, NonZeroUsize::new(1_000).expect("not zero"));
         assert_eq!(svg.matches("<rect").count(), 3, "{svg}");
-        for text in [">microbatch<", ">handwritten<", ">20.0<", ">2000<"] {
+        for text in [">microbatch<", ">handwritten<", ">20.0<", ">2000<", "node 24"] {
             assert!(svg.contains(text), "{text} in {svg}");
         }
         assert!(!svg.contains("cold start"), "nothing was measured of it");

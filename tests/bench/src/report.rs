@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::machine::{machine, versions};
 use crate::runs::Sample;
-use crate::stats::Summary;
+use crate::stats::{Summary, quantile};
 
 /// What a job found.
 #[derive(Debug)]
@@ -30,8 +30,18 @@ pub(crate) struct Comparison {
     pub(crate) measure: String,
     /// The measure and its unit, for people.
     pub(crate) label: &'static str,
-    /// The figures, run by run: ours, theirs.
+    /// The figures: ours, theirs.
     pub(crate) figures: [Vec<f64>; 2],
+    pub(crate) compared: Compared,
+}
+
+/// What of the figures is compared.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Compared {
+    /// The medians. Figures come run by run, and those of one run make a ratio of their own.
+    Medians,
+    /// A quantile each, as of all batches: they do not come in pairs.
+    Quantiles(f64),
 }
 
 impl Comparison {
@@ -45,8 +55,24 @@ impl Comparison {
         name
     }
 
-    fn ratio(&self) -> Summary {
-        Summary::of_ratios(&self.figures[0], &self.figures[1])
+    /// What is compared: ours, theirs.
+    pub(crate) fn values(&self) -> [f64; 2] {
+        self.figures.each_ref().map(|figures| match self.compared {
+            Compared::Medians => Summary::of(figures).median,
+            Compared::Quantiles(part) => quantile(figures, part),
+        })
+    }
+
+    fn ratio(&self) -> f64 {
+        let [ours, theirs] = self.values();
+        ours / theirs
+    }
+
+    /// The least and the greatest ratio of a run, where there were several.
+    fn spread(&self) -> Option<[f64; 2]> {
+        let [ours, theirs] = &self.figures;
+        let Summary { min, max, .. } = Summary::of_ratios(ours, theirs);
+        (self.compared == Compared::Medians && ours.len() > 1).then_some([min, max])
     }
 }
 
@@ -68,36 +94,37 @@ pub(crate) fn time_comparisons(
         measure: format!("{measure}{suffix}"),
         label,
         figures,
+        compared: Compared::Medians,
     })
 }
 
 impl Report {
     /// The medians of both sides, and the ratios with their spread.
     pub(crate) fn table(&self) -> String {
-        let versions = self.all_versions().into_iter().map(|(name, version)| {
-            let version = version.as_str().unwrap_or("?").to_owned();
-            format!("{name} {version}")
-        });
-        let mut lines = vec![self.title.clone(), machine(), versions.collect::<Vec<_>>().join(", "), String::new()];
-        lines.push(line(["ratio", "median of", "theirs", "ours", "ratio", "min", "max"]));
+        let mut lines = vec![self.title.clone(), machine(), self.version_list().join(", "), String::new()];
+        let names = self.comparisons.iter().map(Comparison::name);
+        let width = names.map(|name| name.len()).max().unwrap_or_default();
+        lines.push(line(width, ["ratio", "of", "theirs", "ours", "ratio", "min", "max"]));
         for comparison in &self.comparisons {
-            let [ours, theirs] = comparison.figures.each_ref().map(|figures| three_digits(Summary::of(figures).median));
-            let Summary { median, min, max } = comparison.ratio();
-            let [median, min, max] = [median, min, max].map(|ratio| format!("{ratio:.3}"));
-            lines.push(line([&comparison.name(), comparison.label, &theirs, &ours, &median, &min, &max]));
+            let [ours, theirs] = comparison.values().map(three_digits);
+            let ratio = ratio_digits(comparison.ratio());
+            let [min, max] = comparison.spread().map_or_else(Default::default, |spread| spread.map(ratio_digits));
+            lines.push(line(width, [&comparison.name(), comparison.label, &theirs, &ours, &ratio, &min, &max]));
         }
         lines.join("\n") + "\n"
     }
 
-    /// All of it: `ratios` holds medians by name, `comparisons` every figure.
+    /// All of it: `ratios` by name, `comparisons` with their spread and every figure.
     pub(crate) fn json(&self) -> Value {
         let ratios: Map<_, _> =
-            self.comparisons.iter().map(|comparison| (comparison.name(), comparison.ratio().median.into())).collect();
+            self.comparisons.iter().map(|comparison| (comparison.name(), comparison.ratio().into())).collect();
         let comparisons = self.comparisons.iter().map(|of| {
-            let Summary { median, min, max } = of.ratio();
-            let ratio = json!({ "median": median, "min": min, "max": max });
             let [ours, theirs] = &of.figures;
-            json!({ "name": of.name(), "measure": of.label, "ratio": ratio, self.ours: ours, of.peer: theirs })
+            let (ratio, spread) = (of.ratio(), of.spread());
+            let (name, label) = (of.name(), of.label);
+            json!({
+                "name": name, "measure": label, "ratio": ratio, "spread": spread, self.ours: ours, of.peer: theirs,
+            })
         });
         let comparisons: Vec<_> = comparisons.collect();
         json!({
@@ -109,14 +136,20 @@ impl Report {
         })
     }
 
+    /// All versions, each behind its name.
+    pub(crate) fn version_list(&self) -> Vec<String> {
+        let versions = self.all_versions();
+        versions.iter().map(|(name, version)| format!("{name} {}", version.as_str().unwrap_or("?"))).collect()
+    }
+
     fn all_versions(&self) -> Map<String, Value> {
         let peers = self.versions.iter().map(|(name, version)| (name.clone(), Value::from(version.as_str())));
         versions().into_iter().chain(peers).collect()
     }
 }
 
-fn line([name, label, theirs, ours, ratio, min, max]: [&str; 7]) -> String {
-    format!("{name:<32}  {label:<15}  {theirs:>8}  {ours:>8}  {ratio:>7}  {min:>7}  {max:>7}")
+fn line(width: usize, [name, label, theirs, ours, ratio, min, max]: [&str; 7]) -> String {
+    format!("{name:<width$}  {label:<15}  {theirs:>8}  {ours:>8}  {ratio:>7}  {min:>7}  {max:>7}")
 }
 
 /// At least three digits, two of them after the point at most.
@@ -127,6 +160,12 @@ pub(crate) fn three_digits(figure: f64) -> String {
         _ => 2,
     };
     format!("{figure:.decimals$}")
+}
+
+/// At least three digits.
+fn ratio_digits(ratio: f64) -> String {
+    let decimals = if ratio < 0.1 { 4 } else { 3 };
+    format!("{ratio:.decimals$}")
 }
 
 #[cfg(test)]
@@ -140,6 +179,7 @@ mod tests {
             measure: measure.to_owned(),
             label: "CPU us/item",
             figures: [vec![ours, ours], vec![8.0, 8.0]],
+            compared: Compared::Medians,
         };
         Report {
             title: "a title".to_owned(),
@@ -156,6 +196,19 @@ mod tests {
         assert_eq!(json["comparisons"][0]["microbatch"], json!([2.0, 2.0]));
         assert_eq!(json["comparisons"][0]["handwritten"], json!([8.0, 8.0]));
         assert_eq!(json["versions"]["node"], "24");
+    }
+
+    #[test]
+    fn quantiles_are_of_all_figures_and_have_no_spread() {
+        let mut report = report();
+        let figures = [vec![1.0, 2.0, 9.0], vec![4.0, 3.0, 12.0, 5.0]];
+        report.comparisons[0].figures = figures;
+        report.comparisons[0].compared = Compared::Quantiles(0.99);
+        let json = report.json();
+        assert_eq!(json["ratios"]["cpu.handwritten.1000"], 0.75);
+        assert_eq!(json["comparisons"][0]["spread"], Value::Null);
+        assert_eq!(json["comparisons"][0]["handwritten"], json!([4.0, 3.0, 12.0, 5.0]));
+        assert!(report.table().contains(" 12.0      9.00    0.750"), "{}", report.table());
     }
 
     #[test]

@@ -17,7 +17,7 @@ use microbatch_local::dynamodb::EmbeddedDynamoDb;
 use tokio::net::TcpListener;
 use tokio::task::spawn_blocking;
 
-use crate::latency::Latency;
+use crate::latency::{Latency, accepted};
 
 /// The other process. It ends when this is dropped, and when this process ends.
 #[derive(Debug)]
@@ -82,7 +82,8 @@ pub(crate) async fn serve(micros: &[u64]) -> Result<(), BoxError> {
 
 /// Takes what is posted, and drops it.
 async fn collect(listener: TcpListener) {
-    while let Ok((stream, _)) = listener.accept().await {
+    loop {
+        let stream = accepted(&listener).await;
         let service = service_fn(|request: Request<Incoming>| async {
             request.into_body().collect().await?;
             Ok::<_, hyper::Error>(Response::new(Empty::<Bytes>::new()))

@@ -1,6 +1,5 @@
 //! The job without a name: microbatch and its peers, each a function in a process of its own.
 
-use std::io::Write;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -16,24 +15,27 @@ use crate::latency::Latency;
 use crate::orders::Orders;
 use crate::plot::plot;
 use crate::process::{Process, Tables};
-use crate::report::{Comparison, Report, time_comparisons};
+use crate::report::{Compared, Comparison, Report, time_comparisons};
 use crate::runs::{Sample, note_run};
 use crate::same;
 use crate::server::Server;
 use crate::sides::{OURS, Side, Sides};
-use crate::stats::{Summary, float, quantile};
-use crate::{created, note};
+use crate::stats::{Summary, float};
+use crate::{created, note, write_to};
 
 /// The records of a sample, where one batch has fewer: as many batches are sent.
 const SAMPLE_RECORDS_MIN: usize = 300;
+const QUICK_SAMPLE_RECORDS_MIN: usize = 100;
 /// The first batch that a new process gets.
 const FIRST_RECORDS: NonZeroUsize = NonZeroUsize::new(10).expect("not zero");
-/// Larger batches are measured in a third of the runs: a peer takes half a minute for one.
+/// Larger batches are measured in a third of the runs: a peer takes a minute for one of 10,000.
 const ALL_RUNS_RECORDS_MAX: usize = 1_000;
 /// Real records that fill an event.
 const FULL_RECORDS: NonZeroUsize = NonZeroUsize::new(5_000).expect("not zero");
 /// What of the payload's bytes the adapter may hold beside what `lambda_runtime` holds.
 const PEAK_PAYLOADS: f64 = 1.5;
+/// A further statement's time that no measure's name tells.
+const USUAL_STATEMENT_US: u64 = 100;
 const MIB: f64 = 1_048_576.0;
 
 /// What all measurements share.
@@ -67,8 +69,8 @@ pub(crate) async fn run(options: &SideBySide) -> Result<Report, BoxError> {
     let title =
         format!("side by side: {} runs, a third of them for batches over {ALL_RUNS_RECORDS_MAX}", options.runs.count());
     let report = Report { title, ours: OURS, versions: sides.versions(), comparisons };
-    if let Some(mut file) = plot_file {
-        file.write_all(plot(&report, options.largest_usual()).as_bytes())?;
+    if let Some(file) = plot_file {
+        write_to(file, &plot(&report, options.largest_usual()))?;
     }
     Ok(report)
 }
@@ -109,12 +111,11 @@ impl Bench<'_> {
         note(&format!("job {}: warm processes", job.name()));
         let batch_sizes = self.options.runs.records.clone();
         self.warm(&sides, job, self.store, &batch_sizes, "").await?;
-        // One request after the other, it would only show the latency.
         let concurrent: Vec<_> = sides.into_iter().filter(|side| side.name != "python").collect();
-        for (position, (&store, statement_us)) in delayed.iter().zip(&self.options.statements_us).enumerate() {
+        for (&store, statement_us) in delayed.iter().zip(&self.options.statements_us) {
             let latency_ms = self.options.latency_ms;
             note(&format!("job {}: {latency_ms} ms a request, {statement_us} us a further statement", job.name()));
-            let suffix = if position == 0 { String::new() } else { format!("_{statement_us}us") };
+            let suffix = if *statement_us == USUAL_STATEMENT_US { String::new() } else { format!("_{statement_us}us") };
             let suffix = format!("_{latency_ms}ms{suffix}");
             self.warm(&concurrent, job, store, &[self.options.largest_usual()], &suffix).await?;
         }
@@ -144,40 +145,43 @@ impl Bench<'_> {
         label: &'static str,
         records: Option<NonZeroUsize>,
         figures: &[Vec<f64>],
+        compared: Compared,
     ) {
         let Some((ours, theirs)) = figures.split_first() else { return };
         for (peer, theirs) in sides[1..].iter().zip(theirs) {
             let figures = [ours.clone(), theirs.clone()];
             let (peer, measure) = (peer.name, measure.to_owned());
-            self.comparisons.push(Comparison { peer, records, measure, label, figures });
+            self.comparisons.push(Comparison { peer, records, measure, label, figures, compared });
         }
     }
 
     fn zips(&mut self, sides: &[Side], job: Job) -> Result<(), BoxError> {
         let mebibytes: Vec<_> =
             sides.iter().map(|side| Ok(vec![side.zip_bytes()? / MIB])).collect::<Result<_, BoxError>>()?;
-        self.compare(sides, &format!("zip{}", job.suffix()), "zip MiB", None, &mebibytes);
+        self.compare(sides, &format!("zip{}", job.suffix()), "zip MiB", None, &mebibytes, Compared::Medians);
         Ok(())
     }
 
     /// Counted by a proxy before the store. It takes time, so this is apart from what is timed.
     async fn requests(&mut self, sides: &[Side], job: Job) -> Result<(), BoxError> {
-        for records in self.options.runs.records.clone() {
-            if records.get() > ALL_RUNS_RECORDS_MAX {
-                continue;
-            }
-            let mut figures = Figures::new();
-            for side in sides {
-                let proxy = Proxy::start(self.store, |_: &Call<'_>| Fault::Pass).await?;
-                let process = Process::start(side, job, proxy.address()).await?;
-                // What the init asks for is not an item's.
-                process.process(self.orders.event(FIRST_RECORDS, Envelope::Real)?).await?;
+        let batch_sizes = self.options.runs.records.iter().filter(|records| records.get() <= ALL_RUNS_RECORDS_MAX);
+        let batch_sizes: Vec<_> = batch_sizes.copied().collect();
+        let mut figures: Vec<Figures> = vec![Figures::new(); batch_sizes.len()];
+        for side in sides {
+            let proxy = Proxy::start(self.store, |_: &Call<'_>| Fault::Pass).await?;
+            let process = Process::start(side, job, proxy.address()).await?;
+            // What the init asks for is not an item's.
+            process.process(self.orders.event(FIRST_RECORDS, Envelope::Real)?).await?;
+            for (&records, figures) in batch_sizes.iter().zip(&mut figures) {
                 let before = proxy.calls().len();
                 process.process(self.orders.event(records, Envelope::Real)?).await?;
                 figures.push(vec![float(proxy.calls().len() - before) / float(records.get())]);
-                process.stop().await;
             }
-            self.compare(sides, &format!("requests{}", job.suffix()), "requests/item", Some(records), &figures);
+            process.stop().await;
+        }
+        for (records, figures) in batch_sizes.into_iter().zip(figures) {
+            let measure = format!("requests{}", job.suffix());
+            self.compare(sides, &measure, "requests/item", Some(records), &figures, Compared::Medians);
         }
         Ok(())
     }
@@ -208,9 +212,9 @@ impl Bench<'_> {
         }
         let suffix = job.suffix();
         let [cold, cold_cpu, peak] = &figures;
-        self.compare(sides, &format!("cold{suffix}"), "cold ms", None, cold);
-        self.compare(sides, &format!("cold_cpu{suffix}"), "cold CPU ms", None, cold_cpu);
-        self.compare(sides, &format!("rss{suffix}"), "peak MiB", Some(records), peak);
+        self.compare(sides, &format!("cold{suffix}"), "cold ms", None, cold, Compared::Medians);
+        self.compare(sides, &format!("cold_cpu{suffix}"), "cold CPU ms", None, cold_cpu, Compared::Medians);
+        self.compare(sides, &format!("rss{suffix}"), "peak MiB", Some(records), peak, Compared::Medians);
         Ok(())
     }
 
@@ -229,13 +233,14 @@ impl Bench<'_> {
         for side in sides {
             processes.push(Process::start(side, job, store).await?);
         }
+        let sample_records_min = if runs.quick { QUICK_SAMPLE_RECORDS_MIN } else { SAMPLE_RECORDS_MIN };
         let mut samples: Vec<Vec<Vec<Sample>>> = vec![vec![Vec::new(); sides.len()]; batch_sizes.len()];
         let mut walls_ms: Vec<Figures> = vec![vec![Vec::new(); sides.len()]; batch_sizes.len()];
         for run in 0..=runs.count() {
             for (at, &records) in batch_sizes.iter().enumerate().filter(|(_, records)| run <= runs.count_at(**records))
             {
                 for position in in_turn(sides.len(), run) {
-                    let batches = self.orders.real_batches(records, SAMPLE_RECORDS_MIN)?;
+                    let batches = self.orders.real_batches(records, sample_records_min)?;
                     let measured = processes[position].measure(batches).await?;
                     if run > 0 {
                         samples[at][position].push(measured.sample);
@@ -258,8 +263,8 @@ impl Bench<'_> {
                 self.comparisons.extend(time_comparisons(peer.name, records, &suffix, &pair));
             }
             for (name, label, part) in [("p50", "p50 ms/batch", 0.5), ("p99", "p99 ms/batch", 0.99)] {
-                let figures: Vec<_> = walls_ms.iter().map(|walls_ms| vec![quantile(walls_ms, part)]).collect();
-                self.compare(sides, &format!("{name}{suffix}"), label, Some(records), &figures);
+                let measure = format!("{name}{suffix}");
+                self.compare(sides, &measure, label, Some(records), &walls_ms, Compared::Quantiles(part));
             }
         }
         Ok(())
@@ -297,7 +302,7 @@ impl Bench<'_> {
             float(EVENT_BYTES_MAX) / MIB,
             noop.median
         ));
-        self.compare(&sides, "rss_full", "peak MiB", Some(FULL_RECORDS), &figures);
+        self.compare(&sides, "rss_full", "peak MiB", Some(FULL_RECORDS), &figures, Compared::Medians);
         let allowed: Vec<f64> = figures[1].iter().map(|noop| noop + PEAK_PAYLOADS * payload_mib).collect();
         let [ours, _] = &figures[..] else { return Ok(()) };
         self.comparisons.push(Comparison {
@@ -306,12 +311,16 @@ impl Bench<'_> {
             measure: "rss_full".to_owned(),
             label: "peak MiB",
             figures: [ours.clone(), allowed],
+            compared: Compared::Medians,
         });
         Ok(())
     }
 }
 
-/// The sides' places, another one first in each run.
+/// The sides' places: another one first in each run, and in every other run backwards, so that none always follows the same.
 fn in_turn(sides: usize, run: u16) -> impl Iterator<Item = usize> {
-    (0..sides).map(move |position| (position + usize::from(run)) % sides)
+    let run = usize::from(run);
+    let forwards = move |position| (position + run) % sides;
+    (0..sides)
+        .map(move |position| if run.is_multiple_of(2) { forwards(position) } else { sides - 1 - forwards(position) })
 }

@@ -2,7 +2,8 @@
 //!
 //! Statements succeed and fail one by one inside an HTTP 200. What a refused statement met is read by one consistent
 //! `BatchGetItem`; a record that may be taken over is taken over by a single conditional write. A statement that was throttled
-//! is answered so: the pipeline sends it again by itself, after a pause, as a single conditional write. `DuplicateItem` carries no item anywhere, and `ConditionalCheckFailed` only on some servers: neither is relied on.
+//! is answered so: the pipeline sends it again by itself, after a pause, as a single conditional write. `DuplicateItem` carries
+//! no item anywhere, and `ConditionalCheckFailed` only on some servers: neither is relied on.
 
 use std::collections::HashMap;
 

@@ -56,6 +56,10 @@ impl<T> Guarded<T> {
         self
     }
 
+    pub(super) fn now_ms(&self) -> u64 {
+        self.clock.now_ms()
+    }
+
     fn end(&mut self, ended: Ended<T>) -> Poll<Ran<T>> {
         let ended_ms = self.clock.now_ms();
         let panicked_in_drop = drop_contained(self.future.take()).is_err();
@@ -70,7 +74,12 @@ impl<T> Future for Guarded<T> {
         let this = &mut *self;
         let Some(future) = &mut this.future else { return Poll::Pending };
         if let Some(watch) = &this.watch {
-            watch.enter(this.index, this.clock.now_ms());
+            let now_ms = this.clock.now_ms();
+            if watch.is_turn_over(now_ms) {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            watch.enter(this.index, now_ms);
         }
         let polled = contain(|| future.as_mut().poll(cx));
         if let Some(watch) = &this.watch {

@@ -15,6 +15,8 @@ pub(super) struct Watch {
     index: AtomicUsize,
     /// When the poll began, in epoch milliseconds; 0 between polls.
     since_ms: AtomicU64,
+    /// When the thread's other tasks are to get their turn, in epoch milliseconds.
+    turn_ends_ms: AtomicU64,
 }
 
 impl Watch {
@@ -25,6 +27,14 @@ impl Watch {
 
     pub(super) fn leave(&self) {
         self.since_ms.store(0, Ordering::Release);
+    }
+
+    pub(super) fn begin_turn(&self, ends_ms: u64) {
+        self.turn_ends_ms.store(ends_ms, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_turn_over(&self, now_ms: u64) -> bool {
+        now_ms >= self.turn_ends_ms.load(Ordering::Relaxed)
     }
 }
 
@@ -45,8 +55,13 @@ pub(super) struct Watches(Mutex<Vec<Weak<Watch>>>);
 
 impl Watches {
     pub(super) fn open(&self, batch_id: &str) -> Arc<Watch> {
-        let watch =
-            Arc::new(Watch { batch_id: batch_id.into(), index: AtomicUsize::new(0), since_ms: AtomicU64::new(0) });
+        let watch = Arc::new(Watch {
+            batch_id: batch_id.into(),
+            index: AtomicUsize::new(0),
+            since_ms: AtomicU64::new(0),
+            // Without an end until a first one begins.
+            turn_ends_ms: AtomicU64::new(u64::MAX),
+        });
         let mut watches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         watches.retain(|watch| watch.strong_count() > 0);
         watches.push(Arc::downgrade(&watch));

@@ -43,6 +43,15 @@ impl<T: Send + 'static> Workers<T> {
         }
     }
 
+    /// Lets items of this thread run until then, in epoch milliseconds. What is left over wakes the task at once.
+    pub(super) fn begin_turn(&self, ends_ms: u64) {
+        match self {
+            Workers::InPlace(in_place) => in_place.watch.begin_turn(ends_ms),
+            // Theirs are tasks of their own, beside others.
+            Workers::Shards(_) => {}
+        }
+    }
+
     pub(super) fn poll_ran(&mut self, cx: &mut Context<'_>) -> Poll<Ran<T>> {
         match self {
             Workers::InPlace(in_place) => in_place.poll_ran(cx),
@@ -77,7 +86,14 @@ impl<T> InPlace<T> {
             // Many items never wait: only those that do get a waker of their own, which takes an allocation.
             match item.poll_unpin(cx) {
                 Poll::Ready(ran) => return Poll::Ready(ran),
-                Poll::Pending => self.waiting.push(item),
+                Poll::Pending => {
+                    let is_turn_over = self.watch.is_turn_over(item.now_ms());
+                    self.waiting.push(item);
+                    if is_turn_over {
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                }
             }
         }
         match self.waiting.poll_next_unpin(cx) {

@@ -116,6 +116,9 @@ impl Scripted {
 
 fn main() -> Result<(), BoxError> {
     lambda::main(async {
+        if let Ok(told) = std::env::var("PANIC_IN_INIT") {
+            panic!("{told}");
+        }
         let timeouts = TimeoutConfig::builder().operation_timeout(EFFECT_TIMEOUT).build();
         let config = aws_sdk_dynamodb::config::Builder::from(&sdk::sdk_config().await).timeout_config(timeouts);
         let scripted = Scripted {

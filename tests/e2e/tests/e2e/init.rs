@@ -24,6 +24,14 @@ const DENIED: Fault = Fault::Answer {
 /// Starts `scripted` with a changed environment, where it must fail in its init. Gives the message that was posted, which is
 /// also the one ERROR line.
 async fn init_error(endpoint_url: &str, variables: &[(&str, Option<&str>)]) -> String {
+    let (message, lines) = failed_init(endpoint_url, variables).await;
+    let errors = errors(&lines);
+    assert!(errors.len() == 1 && errors[0]["message"] == message, "{lines:#?}");
+    message
+}
+
+/// The message that was posted, and all lines.
+async fn failed_init(endpoint_url: &str, variables: &[(&str, Option<&str>)]) -> (String, Vec<String>) {
     let mut env = environment::local(endpoint_url, true);
     for (name, value) in variables {
         env.remove(*name);
@@ -40,12 +48,13 @@ async fn init_error(endpoint_url: &str, variables: &[(&str, Option<&str>)]) -> S
     let Err(FunctionFailure::Init(error)) = result else { panic!("expected an init error, found {result:?}") };
     assert_eq!(error.error_type, "InitFailed");
     assert_eq!(function.exit_status().and_then(|status| status.code()), Some(1));
-
     let lines = lines.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    (error.message, lines)
+}
+
+fn errors(lines: &[String]) -> Vec<Value> {
     let logged = lines.iter().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let errors: Vec<Value> = logged.filter(|line| line["level"] == "ERROR").collect();
-    assert!(errors.len() == 1 && errors[0]["message"] == error.message, "{lines:#?}");
-    error.message
+    logged.filter(|line| line["level"] == "ERROR").collect()
 }
 
 #[track_caller]
@@ -89,6 +98,18 @@ async fn all_that_is_wrong_with_the_environment_is_in_one_message() {
     let wrong = [(TABLE_VARIABLE, None), ("MICROBATCH_CONCURENCY", Some("8"))];
     let message = init_error(&tables.endpoint_url(), &wrong).await;
     assert_names(&message, &["MICROBATCH_TABLE: not set", "MICROBATCH_CONCURENCY"]);
+}
+
+/// P13: what a panic says may hold a secret or a payload.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_in_the_init_is_told_with_its_place_and_without_its_text() {
+    let tables = Tables::start().await;
+    let (message, lines) = failed_init(&tables.endpoint_url(), &[("PANIC_IN_INIT", Some("hunter2"))]).await;
+    assert_names(&message, &["panicked", "init"]);
+    let errors = errors(&lines);
+    assert!(errors.len() == 2 && errors[1]["message"] == message, "{lines:#?}");
+    assert!(errors[0]["place"].as_str().is_some_and(|place| place.contains("scripted.rs:")), "{lines:#?}");
+    assert!(!lines.iter().any(|line| line.contains("hunter2")), "{lines:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

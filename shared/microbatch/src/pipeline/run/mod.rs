@@ -448,13 +448,16 @@ impl<'r, P: Processor, S: Commit<P::Write>> Run<'r, P, S> {
             }
         }
         let turn_ends_ms = self.shared.clock.now_ms().saturating_add(TURN_MS);
+        self.workers.begin_turn(turn_ends_ms);
         while let Poll::Ready(ran) = self.workers.poll_ran(cx) {
-            self.more_at_once = ran.ended_ms >= turn_ends_ms;
+            let is_turn_over = ran.ended_ms >= turn_ends_ms;
             events.push(Event::Ran(ran));
-            if self.more_at_once {
+            if is_turn_over {
                 break;
             }
         }
+        // Also after items that are not at their end.
+        self.more_at_once = self.shared.clock.now_ms() >= turn_ends_ms;
         for completions in [&mut self.completions, &mut self.completion_retries] {
             while let Poll::Ready(Some(answers)) = completions.poll_next_unpin(cx) {
                 events.push(Event::Completions(answers));
