@@ -32,6 +32,9 @@ const METRICS: [&str; 2] = ["pressure", "oil/temperature"];
 /// What the function may take beside the payload, and for each KiB of it, in KiB: as in `big.rs`.
 const FIXED_KIB: u64 = 48 * 1024;
 const KIB_PER_PAYLOAD_KIB: u64 = 4;
+/// And for each request under way: a store that is slow, as on a busy machine, meets as many as its 4,000 items at once make.
+const REQUESTS_MAX: u64 = 4_000 / 25;
+const KIB_PER_REQUEST: u64 = 128;
 
 /// A reading; the message's id is its place in the list.
 #[derive(Debug, Clone, PartialEq)]
@@ -192,7 +195,8 @@ async fn ten_thousand_readings_are_summed_up_right_over_a_table_under_load() {
     assert_eq!(found, truth(&readings));
     assert!(rows < readings.len() / 2, "{rows} rows: readings share them");
     assert!(rig.all_completed().await);
-    assert!(peak_kib < FIXED_KIB + KIB_PER_PAYLOAD_KIB * payload_kib, "{peak_kib} KiB for {payload_kib} KiB");
+    let peak_kib_max = FIXED_KIB + KIB_PER_PAYLOAD_KIB * payload_kib + KIB_PER_REQUEST * REQUESTS_MAX;
+    assert!(peak_kib < peak_kib_max, "{peak_kib} KiB for {payload_kib} KiB, expected less than {peak_kib_max}");
 
     // All of it again: nothing is put.
     rig.proxy.set_script(|_: &Call<'_>| Fault::Pass);
