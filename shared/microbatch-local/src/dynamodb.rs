@@ -96,12 +96,18 @@ impl fmt::Display for DynamoDbError {
 impl std::error::Error for DynamoDbError {}
 
 /// A `DynamoDB` that listens on a free port of 127.0.0.1 until it is stopped or dropped.
-#[derive(Debug)]
 pub struct EmbeddedDynamoDb {
     address: SocketAddr,
+    database: Database,
     shutdown: Option<oneshot::Sender<()>>,
     server: JoinHandle<Result<(), String>>,
     lock: Option<File>,
+}
+
+impl fmt::Debug for EmbeddedDynamoDb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EmbeddedDynamoDb").field("address", &self.address).finish_non_exhaustive()
+    }
 }
 
 impl EmbeddedDynamoDb {
@@ -121,11 +127,11 @@ impl EmbeddedDynamoDb {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(DynamoDbError::Listen)?;
         let address = listener.local_addr().map_err(DynamoDbError::Listen)?;
         let (shutdown, stopped) = oneshot::channel();
-        let server = tokio::spawn(serve_with_shutdown(listener, database, async {
+        let server = tokio::spawn(serve_with_shutdown(listener, database.clone(), async {
             // Sent or dropped: both end the server.
             let _ = stopped.await;
         }));
-        Ok(Self { address, shutdown: Some(shutdown), server, lock })
+        Ok(Self { address, database, shutdown: Some(shutdown), server, lock })
     }
 
     /// Where it listens.
@@ -136,6 +142,25 @@ impl EmbeddedDynamoDb {
     /// The value of `AWS_ENDPOINT_URL_DYNAMODB`.
     pub fn endpoint_url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// Forgets all tables, and the tokens of transactions, which it would otherwise keep for ten minutes and look through at each.
+    ///
+    /// # Errors
+    /// When the system's folder for temporary files cannot be written to, or an empty database there does not open.
+    pub fn clear(&self) -> Result<(), DynamoDbError> {
+        // Its port is nobody else's.
+        let folder = std::env::temp_dir().join(format!("microbatch-empty-{}", self.address.port()));
+        std::fs::create_dir(&folder).map_err(|error| DynamoDbError::State { path: folder.clone(), error })?;
+        let path = folder.join(DATABASE_FILE);
+        let file = path.to_string_lossy();
+        let cleared = Database::memory()
+            .and_then(|empty| empty.vacuum_into(&file))
+            .and_then(|()| self.database.restore_from(&file))
+            .map_err(|error| DynamoDbError::Open { path: Some(path.clone()), reason: error.to_string() });
+        // What stays there is only litter.
+        let _ = std::fs::remove_dir_all(&folder);
+        cleared
     }
 
     /// Stops it and frees the state folder. Requests that still run get two seconds.

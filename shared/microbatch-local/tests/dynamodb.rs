@@ -81,3 +81,19 @@ async fn nobody_at_the_endpoint_is_said_so() {
     assert!(matches!(error, TableError::Unreachable { .. }), "{error}");
     assert!(error.to_string().contains(&free.to_string()), "{error}");
 }
+
+#[tokio::test]
+async fn a_cleared_database_has_no_tables_and_goes_on() {
+    let db = EmbeddedDynamoDb::start(None).await.expect("a database");
+    let endpoint = Endpoint::parse(&db.endpoint_url()).expect("an endpoint");
+    let client = endpoint.client().await;
+    let id = AttributeValue::S("k".to_owned());
+    for _ in 0..2 {
+        ensure(&endpoint, &tables()).await.expect("tables");
+        let found = client.get_item().table_name("idempotency").key("id", id.clone()).send().await.expect("an answer");
+        assert_eq!(found.item, None);
+        client.put_item().table_name("idempotency").item("id", id.clone()).send().await.expect("a write");
+        db.clear().expect("a folder for temporary files");
+        assert_eq!(client.list_tables().send().await.expect("an answer").table_names(), [""; 0]);
+    }
+}

@@ -11,7 +11,7 @@ const WIDTH: usize = 760;
 const MARGIN: usize = 16;
 /// Title and machine; versions come below.
 const HEADER: usize = 56;
-const VERSIONS_IN_A_LINE: usize = 7;
+const VERSIONS_IN_A_LINE: usize = 4;
 const VERSION_LINE: usize = 13;
 /// Where bars begin, and how long the longest is.
 const BARS_FROM: usize = 88;

@@ -42,15 +42,6 @@ impl Tables {
         let specs = [TableSpec::idempotency(&self.idempotency), TableSpec::from_keys(&self.orders, "order_id")?];
         Ok(ensure(endpoint, &specs).await?)
     }
-
-    /// Makes them anew, empty.
-    pub(crate) async fn renew(&self, endpoint: &Endpoint) -> Result<(), BoxError> {
-        let client = endpoint.client().await;
-        for table in [&self.idempotency, &self.orders] {
-            client.delete_table().table_name(table).send().await?;
-        }
-        self.ensure(endpoint).await
-    }
 }
 
 /// A function that runs.

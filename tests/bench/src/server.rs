@@ -1,9 +1,9 @@
 //! The store and a collector of traces in a process of their own, so that their processor time is not the adapter's: this
 //! program, run again.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty};
@@ -19,9 +19,16 @@ use tokio::task::spawn_blocking;
 
 use crate::latency::{Latency, accepted};
 
+/// What the other process says when it has emptied the store.
+const CLEARED: &str = "cleared";
+
 /// The other process. It ends when this is dropped, and when this process ends.
 #[derive(Debug)]
-pub(crate) struct Server(Child);
+pub(crate) struct Server {
+    process: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
 
 /// Where the other process listens.
 #[derive(Debug, Clone)]
@@ -40,10 +47,11 @@ impl Server {
         let mut command = Command::new(std::env::current_exe()?);
         let micros = latencies.iter().flat_map(|latency| [latency.request, latency.further_statement]);
         command.arg("serve").args(micros.map(|time| time.as_micros().to_string()));
-        let mut server = Self(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?);
-        let stdout = server.0.stdout.take().ok_or("the store's process has no output")?;
-        let mut line = String::new();
-        BufReader::new(stdout).read_line(&mut line)?;
+        let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let (input, output) =
+            process.stdin.take().zip(process.stdout.take()).ok_or("the store's process has no pipes")?;
+        let mut server = Self { process, input, output: BufReader::new(output) };
+        let line = server.line()?;
         let mut said = line.split_whitespace().map_while(|address| address.parse().ok());
         let (Some(store), Some(collector), delayed) = (said.next(), said.next(), said.collect::<Vec<_>>()) else {
             return Err("the store's process did not say where it listens".into());
@@ -53,18 +61,33 @@ impl Server {
         }
         Ok((server, Addresses { store, collector, delayed }))
     }
+
+    /// Empties the store: no tables, no tokens of transactions. Blocks until that is done.
+    pub(crate) fn clear(&mut self) -> Result<(), BoxError> {
+        writeln!(self.input)?;
+        match self.line()?.trim_end() {
+            CLEARED => Ok(()),
+            _ => Err("the store was not emptied".into()),
+        }
+    }
+
+    fn line(&mut self) -> io::Result<String> {
+        let mut line = String::new();
+        self.output.read_line(&mut line)?;
+        Ok(line)
+    }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         // It has nothing to lose, and both calls fail only where it has ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
-/// The other process's part: says where it listens, and goes on until standard input ends. `micros` are the latencies' two times in
-/// turn.
+/// The other process's part: says where it listens, and empties the store at each line of standard input until that ends. `micros`
+/// are the latencies' two times in turn.
 pub(crate) async fn serve(micros: &[u64]) -> Result<(), BoxError> {
     let dynamodb = EmbeddedDynamoDb::start(None).await?;
     let collector = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
@@ -76,8 +99,15 @@ pub(crate) async fn serve(micros: &[u64]) -> Result<(), BoxError> {
     }
     writeln!(io::stdout(), "{}", addresses.join(" "))?;
     tokio::spawn(collect(collector));
-    spawn_blocking(|| io::stdin().lock().read_to_end(&mut Vec::new())).await??;
-    Ok(())
+    spawn_blocking(move || {
+        for line in io::stdin().lock().lines() {
+            line?;
+            dynamodb.clear()?;
+            writeln!(io::stdout(), "{CLEARED}")?;
+        }
+        Ok(())
+    })
+    .await?
 }
 
 /// Takes what is posted, and drops it.

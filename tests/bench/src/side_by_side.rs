@@ -42,6 +42,7 @@ const MIB: f64 = 1_048_576.0;
 struct Bench<'o> {
     options: &'o SideBySide,
     sides: Sides,
+    server: Server,
     endpoint: Endpoint,
     store: SocketAddr,
     orders: Orders,
@@ -57,10 +58,11 @@ pub(crate) async fn run(options: &SideBySide) -> Result<Report, BoxError> {
     note("building the functions and installing the peers, where that was not done yet");
     let sides = block_in_place(|| Sides::prepare(&options.against))?;
     let latencies: Vec<_> = options.statements_us.iter().map(|&micros| options.latency(micros)).collect();
-    let (_server, addresses) = Server::start(&latencies)?;
+    let (server, addresses) = Server::start(&latencies)?;
     let endpoint = Endpoint::parse(&format!("http://{}", addresses.store))?;
     let store = addresses.store;
-    let mut bench = Bench { options, sides, endpoint, store, orders: Orders::default(), comparisons: Vec::new() };
+    let mut bench =
+        Bench { options, sides, server, endpoint, store, orders: Orders::default(), comparisons: Vec::new() };
     for &job in &options.jobs {
         bench.job(job, &addresses.delayed).await?;
     }
@@ -129,12 +131,11 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Empties the tables: the store takes longer for each request the more records it holds, and that is no side's doing.
-    async fn renew_tables(&self, sides: &[Side], job: Job) -> Result<(), BoxError> {
-        for side in sides {
-            Tables::of(side, job).renew(&self.endpoint).await?;
-        }
-        Ok(())
+    /// Empties the store and makes the tables anew: it takes longer for each request the more records it holds, and for each
+    /// transaction the more of them it has seen in ten minutes, and that is no side's doing.
+    async fn renew_tables(&mut self, sides: &[Side], job: Job) -> Result<(), BoxError> {
+        block_in_place(|| self.server.clear())?;
+        self.make_tables(sides, job).await
     }
 
     /// Adds a measure of ours against each peer's; `figures` are the sides', ours first.
@@ -188,8 +189,9 @@ impl Bench<'_> {
 
     /// Cold start to the first response, and the peak resident size after a large batch.
     async fn new_processes(&mut self, sides: &[Side], job: Job) -> Result<(), BoxError> {
-        let records = self.options.largest_usual();
-        let runs = &self.options.runs;
+        let options = self.options;
+        let records = options.largest_usual();
+        let runs = &options.runs;
         let mut figures: [Figures; 3] = std::array::from_fn(|_| vec![Vec::new(); sides.len()]);
         for run in 0..=runs.count() {
             self.renew_tables(sides, job).await?;
@@ -227,7 +229,8 @@ impl Bench<'_> {
         batch_sizes: &[NonZeroUsize],
         suffix: &str,
     ) -> Result<(), BoxError> {
-        let runs = &self.options.runs;
+        let options = self.options;
+        let runs = &options.runs;
         self.renew_tables(sides, job).await?;
         let mut processes = Vec::new();
         for side in sides {
@@ -276,8 +279,8 @@ impl Bench<'_> {
         let job = Job::Pure;
         let ours = self.sides.of_job(job).swap_remove(0);
         let sides = [ours, self.sides.noop()];
-        self.make_tables(&sides, job).await?;
-        let runs = &self.options.runs;
+        let options = self.options;
+        let runs = &options.runs;
         let mut figures: Figures = vec![Vec::new(); sides.len()];
         let mut payload_bytes = 0;
         for run in 0..=runs.count() {
