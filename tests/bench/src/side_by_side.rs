@@ -320,10 +320,35 @@ impl Bench<'_> {
     }
 }
 
-/// The sides' places: another one first in each run, and in every other run backwards, so that none always follows the same.
+/// The sides' places: another one first in each run, and backwards in every other round of runs, so that none always follows the
+/// same.
 fn in_turn(sides: usize, run: u16) -> impl Iterator<Item = usize> {
-    let run = usize::from(run);
-    let forwards = move |position| (position + run) % sides;
+    let (round, first) = (usize::from(run) / sides, usize::from(run) % sides);
     (0..sides)
-        .map(move |position| if run.is_multiple_of(2) { forwards(position) } else { sides - 1 - forwards(position) })
+        .map(move |position| if round.is_multiple_of(2) { first + position } else { first + sides - position })
+        .map(move |place| place % sides)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_side_has_its_turn_at_each_place() {
+        for sides in [2_u16, 4, 5] {
+            let runs: Vec<Vec<usize>> = (0..2 * sides).map(|run| in_turn(usize::from(sides), run).collect()).collect();
+            for place in 0..usize::from(sides) {
+                for side in 0..usize::from(sides) {
+                    assert_eq!(runs.iter().filter(|run| run[place] == side).count(), 2, "{sides} sides: {runs:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_side_always_follows_the_same() {
+        let forwards: Vec<usize> = in_turn(3, 1).collect();
+        let backwards: Vec<usize> = in_turn(3, 4).collect();
+        assert_eq!((forwards, backwards), (vec![1, 2, 0], vec![1, 0, 2]));
+    }
 }
